@@ -1,0 +1,1 @@
+"""The HTTP gateway: turns requests into jobs and finished pictures into answers. Sees of the engine its client only."""

@@ -1,0 +1,60 @@
+"""The application: routes, layers and errors put together. Starts nothing and loads nothing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+
+from darkroom import __version__
+from darkroom.api import answers, generation, health, lists, options, png_info, progress, simple
+from darkroom.api.auth import BasicAuth
+from darkroom.api.boundary import Boundary
+from darkroom.api.context import Context
+from darkroom.engine.client import Engine
+from darkroom.settings import Options, Settings
+
+_EXPOSED = ("X-Job-Id", "X-Seed", "X-Darkroom-Ignored", "X-Darkroom-Warnings", "X-Process-Time")
+
+
+def create_app(settings: Settings, engine: Engine, options_store: Options) -> FastAPI:
+    """An ASGI application over an engine, which it closes when it shuts down."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.close()
+
+    app = FastAPI(
+        title="Darkroom",
+        version=__version__,
+        summary="A Stable Diffusion image server that speaks AUTOMATIC1111's API.",
+        root_path=settings.root_path,
+        lifespan=lifespan,
+        strict_content_type=False,  # A1111: a JSON body without a Content-Type is JSON
+    )
+    app.state.context = Context(settings=settings, engine=engine, options=options_store)
+    answers.install(app)
+    for module in (generation, progress, options, lists, png_info, simple, health):
+        app.include_router(module.router)
+    _add_layers(app, settings)
+    return app
+
+
+def _add_layers(app: FastAPI, settings: Settings) -> None:
+    """Innermost first: whatever a layer answers passes through those added after it."""
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
+    if settings.credentials:
+        app.add_middleware(BasicAuth, credentials=settings.credentials)
+    app.add_middleware(Boundary)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_credentials=True,
+        expose_headers=_EXPOSED,
+    )

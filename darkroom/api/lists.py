@@ -1,0 +1,55 @@
+"""The lists that clients fill their menus from: checkpoints, samplers, schedulers."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from darkroom.api.context import Shared
+from darkroom.sampling.names import SAMPLERS, SCHEDULERS
+
+router = APIRouter(prefix="/sdapi/v1", tags=["lists"])
+
+
+@router.get("/sd-models", operation_id="get_sd_models_sdapi_v1_sd_models_get")
+def get_sd_models(context: Shared) -> list[dict[str, str | None]]:
+    """The checkpoints that can be chosen."""
+    return [
+        {
+            "title": info.title,
+            "model_name": info.model_name,
+            "hash": info.short_hash,
+            "sha256": info.sha256,
+            "filename": info.filename,
+            "config": info.config,
+        }
+        for info in context.engine.checkpoints()
+    ]
+
+
+@router.post("/refresh-checkpoints", operation_id="refresh_checkpoints_sdapi_v1_refresh_checkpoints_post")
+def refresh_checkpoints(context: Shared) -> None:
+    """Look at the models folder again."""
+    context.engine.refresh()
+
+
+@router.get("/samplers", operation_id="get_samplers_sdapi_v1_samplers_get")
+def get_samplers() -> list[dict[str, Any]]:
+    """The samplers. A1111: aliases are listed but not accepted; options are texts."""
+    return [
+        {"name": sampler.name, "aliases": list(sampler.aliases), "options": sampler.options} for sampler in SAMPLERS
+    ]
+
+
+@router.get("/schedulers", operation_id="get_schedulers_sdapi_v1_schedulers_get")
+def get_schedulers() -> list[dict[str, Any]]:
+    """The noise schedules. A1111: `aliases` is null where there are none."""
+    return [
+        {
+            "name": scheduler.name,
+            "label": scheduler.label,
+            "aliases": list(scheduler.aliases) or None,
+            "default_rho": scheduler.default_rho,
+            "need_inner_model": scheduler.need_inner_model,
+        }
+        for scheduler in SCHEDULERS
+    ]

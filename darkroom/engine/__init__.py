@@ -1,0 +1,1 @@
+"""The engine: holds many suspended jobs and answers their questions in batches."""

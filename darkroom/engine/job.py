@@ -1,0 +1,120 @@
+"""A job in the engine: its state, its lanes, and the people who watch it. Changed by the device thread alone."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from threading import Lock
+
+from darkroom.engine.client import FINAL, Event, Finished, JobStatus, State
+from darkroom.engine.lane import Lane
+from darkroom.errors import DarkroomError
+from darkroom.jobs.spec import JobSpec, Picture
+
+log = logging.getLogger(__name__)
+
+
+class Job:
+    """One submitted request. `lanes` are the pictures of the iteration that is running.
+
+    The device thread publishes events; other threads read `status`, which is replaced whole, and subscribe.
+    """
+
+    def __init__(self, job_id: str, spec: JobSpec) -> None:
+        self.spec = spec
+        self.status = JobStatus(job_id=job_id, spec=spec, state="queued", submitted_at=time.time())
+        self.lanes: list[Lane] = []
+        self.pictures: dict[int, Picture] = {}
+        self._last = Event(status=self.status)
+        self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Queue[Event]]] = []
+        self._lock = Lock()
+
+    @property
+    def job_id(self) -> str:
+        return self.status.job_id
+
+    @property
+    def last_event(self) -> Event:
+        """The newest event; of an ended job the one with its pictures."""
+        return self._last
+
+    @property
+    def ended(self) -> bool:
+        return self.status.state in FINAL
+
+    def start_iteration(self, lanes: Iterable[Lane]) -> None:
+        """Begin the next batch of pictures."""
+        first = self.status.state == "queued"
+        self.lanes = list(lanes)
+        if first:
+            self.status = replace(self.status, state="running", started_at=time.time())
+        else:
+            self.status = replace(self.status, iteration=self.status.iteration + 1)
+        self.report()
+
+    def mark(self, *, skipped: bool = False, interrupted: bool = False) -> None:
+        """Note that sampling was asked to stop. `skipped` is about the present iteration only."""
+        self.status = replace(
+            self.status, skipped=self.status.skipped or skipped, interrupted=self.status.interrupted or interrupted
+        )
+
+    def collect(self) -> bool:
+        """Take over the pictures of finished lanes; True when the whole iteration is finished."""
+        for lane in self.lanes:
+            if lane.picture is not None:
+                self.pictures[lane.index] = lane.picture
+        return all(lane.picture is not None for lane in self.lanes)
+
+    def report(self) -> None:
+        """Publish where the job stands."""
+        slowest = min(self.lanes, key=lambda lane: lane.step / max(lane.steps, 1))
+        done = sum(1.0 if lane.picture is not None else lane.step / max(lane.steps, 1) for lane in self.lanes)
+        planned = self.spec.batch_size * self.spec.n_iter
+        before = self.status.iteration * self.spec.batch_size
+        self.status = replace(
+            self.status, step=slowest.step, steps=slowest.steps, fraction=min(1.0, (before + done) / planned)
+        )
+        self._publish(Event(status=self.status))
+
+    def end(self, state: State, error: DarkroomError | None = None) -> None:
+        """Reach a final state; the pictures so far go with the last event unless the job failed or was cancelled."""
+        for lane in self.lanes:
+            lane.close()
+        kept = sorted(self.pictures.items()) if state in ("done", "interrupted") else []
+        fraction = 1.0 if state == "done" else self.status.fraction
+        self.status = replace(self.status, state=state, ended_at=time.time(), fraction=fraction)
+        self.lanes, self.pictures = [], {}
+        pictures = tuple(Finished(index=index, picture=picture) for index, picture in kept)
+        self._publish(Event(status=self.status, pictures=pictures, error=error))
+
+    def forget_result(self) -> None:
+        """Let go of the last event's pictures; the status stays."""
+        with self._lock:
+            self._last = replace(self._last, pictures=())
+
+    async def events(self) -> AsyncIterator[Event]:
+        """From the present status to the final one."""
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        watcher = (asyncio.get_running_loop(), queue)
+        with self._lock:
+            queue.put_nowait(self._last)
+            self._watchers.append(watcher)
+        try:
+            while True:
+                event = await queue.get()
+                yield event
+                if event.status.state in FINAL:
+                    return
+        finally:
+            with self._lock:
+                self._watchers.remove(watcher)
+
+    def _publish(self, event: Event) -> None:
+        with self._lock:
+            self._last = event
+            for loop, queue in self._watchers:
+                try:
+                    loop.call_soon_threadsafe(queue.put_nowait, event)
+                except RuntimeError:  # the watcher's event loop was closed; nobody listens there any more
+                    log.debug("job %s: a watcher is gone", self.job_id)

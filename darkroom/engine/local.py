@@ -1,0 +1,166 @@
+"""The engine in this process: one device, one thread that owns it, jobs by id.
+
+Importing this module is cheap; torch and the networks are imported by the device thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from threading import Lock, Thread
+from typing import TYPE_CHECKING
+
+from darkroom.engine.allocator import keep_freed_memory
+from darkroom.engine.catalogue import Catalogue
+from darkroom.engine.client import Event, JobStatus
+from darkroom.engine.job import Job
+from darkroom.errors import Busy, DarkroomError, UnknownName
+from darkroom.jobs.spec import CheckpointInfo, JobSpec, Picture
+from darkroom.settings import Settings
+
+if TYPE_CHECKING:
+    from darkroom.engine.loop import Loop
+    from darkroom.engine.runner import NetworkRunner
+
+log = logging.getLogger(__name__)
+
+REMEMBERED_JOBS = 256
+REMEMBERED_RESULTS = 8
+
+
+class LocalEngine:
+    """Hosts jobs on this machine's device. Starts its thread at once; `ready()` says when the first checkpoint is
+    warm.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._catalogue = Catalogue(settings)
+        self._jobs: dict[str, Job] = {}
+        self._lock = Lock()
+        self._ready = False
+        self._loop: Future[Loop] = Future()
+        self._runner: NetworkRunner | None = None
+        self._thread = Thread(target=self._work, name="device", daemon=True)
+        self._thread.start()
+
+    # The Engine protocol.
+
+    def submit(self, spec: JobSpec) -> str:
+        self._catalogue.get(spec.checkpoint)
+        if not self._thread.is_alive():
+            raise DarkroomError("the device thread has stopped; the server's log says why")
+        job = Job(secrets.token_hex(8), spec)
+        with self._lock:
+            queued = sum(job.status.state == "queued" for job in self._jobs.values())
+            if queued >= self._settings.max_queue:
+                raise Busy(f"{queued} jobs are waiting already; at most {self._settings.max_queue} may")
+            self._jobs[job.job_id] = job
+            self._forget_old()
+        self._post(lambda loop: loop.add(job))
+        return job.job_id
+
+    def events(self, job_id: str) -> AsyncIterator[Event]:
+        return self._get(job_id).events()
+
+    def status(self, job_id: str) -> JobStatus:
+        return self._get(job_id).status
+
+    def jobs(self) -> Sequence[JobStatus]:
+        with self._lock:
+            return sorted((job.status for job in self._jobs.values()), key=lambda status: status.ended_at is not None)
+
+    def interrupt(self, job_id: str) -> None:
+        job = self._get(job_id)
+        self._post(lambda loop: loop.interrupt(job))
+
+    def skip(self, job_id: str) -> None:
+        job = self._get(job_id)
+        self._post(lambda loop: loop.interrupt(job, skip=True))
+
+    def cancel(self, job_id: str) -> None:
+        job = self._get(job_id)
+        self._post(lambda loop: loop.cancel(job))
+
+    async def preview(self, job_id: str) -> Picture | None:
+        job = self._get(job_id)
+        shown: Future[Picture | None] = Future()
+
+        def show() -> None:
+            try:
+                shown.set_result(self._preview(job))
+            except Exception as error:  # noqa: BLE001 - a preview must never take the device thread down with it
+                shown.set_exception(error)
+
+        self._post(lambda _: show())
+        return await asyncio.wrap_future(shown)
+
+    def checkpoints(self) -> Sequence[CheckpointInfo]:
+        return self._catalogue.checkpoints()
+
+    def refresh(self) -> None:
+        self._catalogue.refresh()
+
+    def ready(self) -> bool:
+        return self._ready
+
+    def close(self) -> None:
+        self._post(lambda loop: loop.stop())
+        self._thread.join(timeout=30)
+        self._catalogue.close()
+
+    # The device thread.
+
+    def _work(self) -> None:
+        keep_freed_memory()  # before torch makes its first tensor
+        from darkroom.engine.loop import Loop
+        from darkroom.engine.runner import NetworkRunner
+
+        settings = self._settings
+        self._runner = NetworkRunner(settings, self._catalogue)
+        loop = Loop(self._runner, max_lanes=settings.max_lanes, max_rows=settings.max_rows, exact=settings.exact)
+        loop.post(self._warm_up)
+        self._loop.set_result(loop)
+        try:
+            loop.run()
+        finally:
+            self._ready = False
+
+    def _warm_up(self) -> None:
+        assert self._runner is not None
+        for checkpoint in self._catalogue.checkpoints()[:1]:
+            try:
+                self._runner.warm_up(checkpoint.key)
+            except Exception:  # a bad file is the caller's to hear about, when a job asks for it
+                log.exception("%s cannot be used", checkpoint.path)
+        self._ready = True
+
+    def _preview(self, job: Job) -> Picture | None:
+        assert self._runner is not None
+        latents = [lane.x0 for lane in job.lanes if lane.x0 is not None]
+        return self._runner.preview(job.spec.checkpoint, latents[0]) if latents else None
+
+    def _post(self, message: Callable[[Loop], None]) -> None:
+        self._loop.add_done_callback(lambda started: started.result().post(lambda: message(started.result())))
+
+    # Bookkeeping.
+
+    def _get(self, job_id: str) -> Job:
+        with self._lock:
+            job = self._jobs.get(job_id)
+        if job is None:
+            raise UnknownName("job", job_id, [])
+        return job
+
+    def _forget_old(self) -> None:
+        """Keep the statuses of some ended jobs, and the pictures of even fewer: memory is bounded whatever clients
+        do.
+        """
+        ended = [job for job in self._jobs.values() if job.ended]
+        for job in ended[:-REMEMBERED_RESULTS]:
+            job.forget_result()
+        for job in ended[:-REMEMBERED_JOBS]:
+            del self._jobs[job.job_id]

@@ -1,0 +1,228 @@
+"""The device thread: admits jobs, picks questions, has them answered in batches, and moves the lanes on.
+
+Knows no networks: a Runner answers. All state here belongs to the one thread that calls `run`; others leave messages.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from itertools import count
+from queue import SimpleQueue
+from typing import Protocol
+
+from darkroom.engine.client import State
+from darkroom.engine.costs import BatchCosts
+from darkroom.engine.job import Job
+from darkroom.engine.lane import Lane, batch_key, row_count
+from darkroom.engine.policy import Waiting, pick
+from darkroom.errors import DarkroomError, JobFailed, OutOfDeviceMemory
+from darkroom.jobs.ops import Answer, Op, Program
+from darkroom.jobs.spec import JobSpec
+
+log = logging.getLogger(__name__)
+
+Message = Callable[[], None]
+
+
+class Runner(Protocol):
+    """Answers questions. `answer` gets questions of one batch key and gives as many answers; it may raise
+    OutOfDeviceMemory.
+    """
+
+    def session(self) -> AbstractContextManager[None]:
+        """Entered once by the device thread: inference mode, device."""
+
+    def program(self, spec: JobSpec, index: int) -> Program:
+        """The program that makes picture `index` of the job."""
+
+    def answer(self, ops: Sequence[Op]) -> list[Answer]:
+        """One answer per question, in order."""
+
+
+class Loop:
+    """Holds the jobs of one device. `max_lanes` pictures are in work at once; further jobs wait in order of arrival.
+
+    With `exact`, every question is answered alone, so that a picture never depends on its company.
+    """
+
+    def __init__(self, runner: Runner, *, max_lanes: int, max_rows: int, exact: bool) -> None:
+        self._runner = runner
+        self._max_lanes = max_lanes
+        self._exact = exact
+        self._costs = BatchCosts(max_rows)
+        self._mail: SimpleQueue[Message] = SimpleQueue()
+        self._queue: deque[Job] = deque()
+        self._running: list[Job] = []
+        self._arrivals = count()
+        self._virtual_s = 0.0
+        self._open = True
+
+    def post(self, message: Message) -> None:
+        """Have the device thread call `message` between two batches. From any thread."""
+        self._mail.put(message)
+
+    def run(self) -> None:
+        """Work until `stop`. Whatever ends it, no job is left without an end."""
+        try:
+            with self._runner.session():
+                while self._open:
+                    self.cycle()
+        finally:
+            while not self._mail.empty():
+                self._mail.get()()
+            for job in [*self._running, *self._queue]:
+                job.end("cancelled")
+
+    def cycle(self) -> None:
+        """One turn: messages, admission, one batch. Waits for a message when there is nothing to do."""
+        self._read_mail()
+        self._admit()
+        self._work(self._pick())
+
+    # Messages, all called by the device thread.
+
+    def stop(self) -> None:
+        """End `run` after cancelling what is left."""
+        self._open = False
+
+    def add(self, job: Job) -> None:
+        """Queue a job."""
+        self._queue.append(job)
+
+    def interrupt(self, job: Job, *, skip: bool = False) -> None:
+        """Stop a running job's sampling, or only that of its present iteration. A queued job is dropped."""
+        if job in self._queue:
+            self.cancel(job)
+        elif job in self._running:
+            job.mark(skipped=True) if skip else job.mark(interrupted=True)
+            for lane in job.lanes:
+                self._guard(job, lane.interrupt)
+            self._settle(job)
+
+    def cancel(self, job: Job) -> None:
+        """Drop a job, wherever it is."""
+        if job in self._queue:
+            self._queue.remove(job)
+        elif job in self._running:
+            self._running.remove(job)
+        else:
+            return
+        job.end("cancelled")
+
+    # The parts of a turn.
+
+    def _read_mail(self) -> None:
+        idle = not self._running and not self._queue
+        if idle:
+            self._mail.get()()
+        while not self._mail.empty():
+            self._mail.get()()
+
+    def _admit(self) -> None:
+        while self._queue and self._has_room(self._queue[0].spec.batch_size):
+            job = self._queue.popleft()
+            self._running.append(job)
+            self._start_iteration(job, 0)
+
+    def _has_room(self, lanes: int) -> bool:
+        used = sum(len(job.lanes) for job in self._running)
+        return used == 0 or used + lanes <= self._max_lanes
+
+    def _start_iteration(self, job: Job, iteration: int) -> None:
+        size = job.spec.batch_size
+        indices = range(iteration * size, (iteration + 1) * size)
+
+        def start() -> None:
+            job.start_iteration([self._lane(job.spec, index) for index in indices])
+
+        self._guard(job, start)
+        self._settle(job)
+
+    def _lane(self, spec: JobSpec, index: int) -> Lane:
+        program = self._runner.program(spec, index)
+        return Lane(program, index=index, arrival=next(self._arrivals), served_s=self._virtual_s)
+
+    def _pick(self) -> list[tuple[Job, Lane, Op]]:
+        asking = {
+            lane.arrival: (job, lane, lane.op) for job in self._running for lane in job.lanes if lane.op is not None
+        }
+        waiting = [
+            Waiting(lane=place, key=batch_key(op), rows=row_count(op), served_s=lane.served_s, arrival=place)
+            for place, (_, lane, op) in asking.items()
+        ]
+        chosen = pick(waiting, (lambda _: 0) if self._exact else self._costs.cap)
+        if chosen:
+            self._virtual_s = max(self._virtual_s, chosen[0].served_s)
+        return [asking[one.lane] for one in chosen]
+
+    def _work(self, batch: list[tuple[Job, Lane, Op]]) -> None:
+        """Answer a batch. What fails together is tried again apart, so that a faulty job fails alone."""
+        if not batch:
+            return
+        ops = [op for _, _, op in batch]
+        rows = sum(map(row_count, ops))
+        began = time.perf_counter()
+        try:
+            answers = self._runner.answer(ops)
+        except Exception as error:  # noqa: BLE001 - the lane boundary: whatever a network does, the other jobs go on
+            self._retry_apart(batch, rows, error)
+            return
+        seconds = time.perf_counter() - began
+        self._costs.observe(batch_key(ops[0]), rows, seconds)
+        for (job, lane, op), answer in zip(batch, answers, strict=True):
+            lane.served_s += seconds * row_count(op) / rows
+            self._guard(job, lambda lane=lane, answer=answer: lane.answer(answer))  # type: ignore[misc]
+        for job in dict.fromkeys(job for job, _, _ in batch):
+            self._settle(job)
+
+    def _retry_apart(self, batch: list[tuple[Job, Lane, Op]], rows: int, error: Exception) -> None:
+        if isinstance(error, OutOfDeviceMemory):
+            log.warning("out of device memory at %d rows", rows)
+            self._costs.shrink(batch_key(batch[0][2]), rows)
+        if len(batch) == 1:
+            self._fail(batch[0][0], error)
+            return
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            # A failure in the first half may have ended jobs that have lanes in the second.
+            self._work([entry for entry in half if not entry[0].ended])
+
+    def _guard(self, job: Job, act: Callable[[], None]) -> None:
+        if job.ended:
+            return
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - the lane boundary: a program's fault is its own job's
+            self._fail(job, error)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        if isinstance(error, DarkroomError):
+            log.warning("job %s failed: %s", job.job_id, error)
+            shown = error
+        else:
+            log.error("job %s failed", job.job_id, exc_info=error)
+            shown = JobFailed(
+                f"job {job.job_id} stopped on an unexpected {type(error).__name__}; the server's log has the details"
+            )
+        self._running.remove(job)
+        job.end("failed", shown)
+
+    def _settle(self, job: Job) -> None:
+        """After a job's lanes moved: report, or go on to the next iteration, or end."""
+        if job.ended:
+            return
+        if not job.collect():
+            job.report()
+        elif job.status.interrupted:
+            self._finish(job, "interrupted")
+        elif job.status.iteration + 1 < job.spec.n_iter:
+            job.lanes = []
+            self._start_iteration(job, job.status.iteration + 1)
+        else:
+            self._finish(job, "done")
+
+    def _finish(self, job: Job, state: State) -> None:
+        self._running.remove(job)
+        job.end(state)

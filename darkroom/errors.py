@@ -1,0 +1,96 @@
+"""Every error that Darkroom raises on purpose, each with its HTTP status and a stable code.
+
+DarkroomError                       500  internal
+├── BadRequest                      422  bad_request       a field of a request is wrong: says field, value, what is
+allowed
+│   ├── LimitExceeded               422  limit_exceeded    a number above a configured limit
+│   ├── BadImage                    422  bad_image         a picture that cannot or must not be decoded
+│   └── UnknownName                 404  unknown_name      a model, sampler or job that does not exist
+├── Unauthorized                    401  unauthorized
+├── Busy                            503  busy              the queue is full
+├── BadModelFile                    500  bad_model_file    a file in the models folder that cannot be used
+├── OutOfDeviceMemory               503  out_of_memory     one image does not fit the device, even alone
+└── JobFailed                       500  job_failed        a job stopped on an unexpected exception; the log has the
+rest
+"""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class DarkroomError(Exception):
+    """Base of the tree; `str()` of it may be shown to a client."""
+
+    http_status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+
+
+class BadRequest(DarkroomError):
+    """A request that cannot be served as it stands."""
+
+    http_status = 422
+    code = "bad_request"
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        shown = repr(value)
+        self.field = field
+        self.value = shown if len(shown) <= 80 else shown[:77] + "..."
+        self.allowed = allowed
+        super().__init__(f"{field}: {self.value} is not allowed; {allowed}")
+
+
+class LimitExceeded(BadRequest):
+    """A number above a limit that the operator configured."""
+
+    code = "limit_exceeded"
+
+
+class BadImage(BadRequest):
+    """A picture that cannot be decoded, or would not be safe to decode."""
+
+    code = "bad_image"
+
+
+class UnknownName(BadRequest):
+    """A name that is not in a list; the message names the near misses."""
+
+    http_status = 404
+    code = "unknown_name"
+
+    def __init__(self, field: str, value: str, known: Sequence[str]) -> None:
+        near = get_close_matches(value, known, n=3, cutoff=0.4) or list(known[:5])
+        super().__init__(field, value, "known: " + ", ".join(near) if near else "there is none yet")
+
+
+class Unauthorized(DarkroomError):
+    """Wrong or missing credentials."""
+
+    http_status = 401
+    code = "unauthorized"
+
+
+class Busy(DarkroomError):
+    """The queue is full; try again later."""
+
+    http_status = 503
+    code = "busy"
+
+
+class BadModelFile(DarkroomError):
+    """A model file that is damaged, of an unknown kind, or not safe to open."""
+
+    code = "bad_model_file"
+
+
+class OutOfDeviceMemory(DarkroomError):
+    """The device has too little memory even for a single evaluation of this request."""
+
+    http_status = 503
+    code = "out_of_memory"
+
+
+class JobFailed(DarkroomError):
+    """A job stopped on an unexpected exception."""
+
+    code = "job_failed"

@@ -1,0 +1,1 @@
+"""What a job is: its resolved request, the questions it asks, and the programs that ask them."""

@@ -1,0 +1,190 @@
+"""The generation text of a picture: written from a job, and read back into names and values.
+
+Knows the format and the order of its entries. Knows nothing of files, requests or networks.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from darkroom import __version__
+from darkroom.jobs.spec import CheckpointInfo, JobSpec
+from darkroom.sampling.names import AUTOMATIC, effective_scheduler, find_sampler
+
+VERSION = f"darkroom {__version__}"
+
+_KEY_BACKWARDS = re.compile(r"[\w \-/]*")
+_QUOTED = re.compile(r'"(?:\\.|[^\\"])+"')
+_SIZE = re.compile(r"^(\d+)x(\d+)$")
+_NEGATIVE = "Negative prompt:"
+
+_MISSING: tuple[tuple[str, object], ...] = (
+    ("Clip skip", "1"),
+    ("Hires resize-1", 0),
+    ("Hires resize-2", 0),
+    ("Hires sampler", "Use same sampler"),
+    ("Hires schedule type", "Use same scheduler"),
+    ("Hires checkpoint", "Use same checkpoint"),
+    ("Hires prompt", ""),
+    ("Hires negative prompt", ""),
+    ("Mask mode", "Inpaint masked"),
+    ("Masked content", "original"),
+    ("Inpaint area", "Whole picture"),
+    ("Masked area padding", 32),
+    ("RNG", "GPU"),
+    ("Schedule type", AUTOMATIC),
+    ("Schedule max sigma", 0),
+    ("Schedule min sigma", 0),
+    ("Schedule rho", 0),
+    ("VAE Encoder", "Full"),
+    ("VAE Decoder", "Full"),
+    ("FP8 weight", "Disable"),
+    ("Refiner switch by sampling steps", False),
+)
+"""What an entry that a text does not have stands for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """Which of the optional entries a text gets."""
+
+    model_name: bool = True
+    model_hash: bool = True
+    version: bool = True
+
+
+def schedule_label(spec: JobSpec) -> str:
+    """What the text calls the schedule: the one in effect, or Automatic for the model's own.
+
+    A1111: samplers that choose training timesteps record a scheduler that they do not use.
+    """
+    sampler = find_sampler(spec.sampler)
+    return effective_scheduler(sampler, spec.scheduler) if sampler else spec.scheduler
+
+
+def write(spec: JobSpec, checkpoint: CheckpointInfo, index: int, shown: Shown | None = None) -> str:
+    """The generation text of picture `index` of a job."""
+    entries = dict(_fixed_entries(spec, checkpoint, index, shown or Shown()))
+    entries.update(spec.params)  # an entry that is there already keeps its place
+    if (shown or Shown()).version:
+        entries["Version"] = VERSION
+    negative = f"{_NEGATIVE} {spec.negative_prompt}" if spec.negative_prompt else ""
+    lines = (spec.prompt, negative, _join(entries))
+    return "\n".join(line for line in lines if line).strip()
+
+
+def _fixed_entries(spec: JobSpec, checkpoint: CheckpointInfo, index: int, shown: Shown) -> Iterator[tuple[str, str]]:
+    yield "Steps", str(spec.steps)
+    yield "Sampler", spec.sampler
+    yield "Schedule type", schedule_label(spec)
+    yield "CFG scale", str(spec.cfg_scale)
+    yield "Seed", str(spec.seeds[index])
+    yield "Size", f"{spec.width}x{spec.height}"
+    if shown.model_hash and checkpoint.short_hash:
+        yield "Model hash", checkpoint.short_hash
+    if shown.model_name:
+        yield "Model", checkpoint.base
+    if spec.subseed_strength:
+        yield "Variation seed", str(spec.subseeds[index])
+        yield "Variation seed strength", str(spec.subseed_strength)
+    if spec.seed_resize_from:
+        height, width = spec.seed_resize_from
+        yield "Seed resize from", f"{width}x{height}"
+    if spec.init:
+        yield "Denoising strength", str(spec.init.denoising_strength)
+    if spec.clip_skip > 1:
+        yield "Clip skip", str(spec.clip_skip)
+    if spec.seed_delta and _uses_seed_delta(spec):
+        yield "ENSD", str(spec.seed_delta)
+    if spec.noise_source != "GPU":
+        yield "RNG", spec.noise_source
+
+
+def _uses_seed_delta(spec: JobSpec) -> bool:
+    sampler = find_sampler(spec.sampler)
+    return sampler is not None and sampler.uses_ensd and spec.eta != 0
+
+
+def _join(entries: Mapping[str, str]) -> str:
+    return ", ".join(key if key == value else f"{key}: {_quote(value)}" for key, value in entries.items())
+
+
+def _quote(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if re.search(r"[,\n:]", value) else value
+
+
+def _unquote(value: str) -> str:
+    if not (value.startswith('"') and value.endswith('"')):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
+
+
+def read(text: str) -> dict[str, object]:
+    """Names and values of a generation text, those that it leaves out filled in. Values that were read are texts.
+
+    The last line holds the entries if it has at least three; `Prompt` and `Negative prompt` are added.
+    """
+    *body, last = text.strip().split("\n")
+    pairs = list(_pairs(last))
+    if len(pairs) < 3:
+        body, pairs = [*body, last], []
+    found: dict[str, object] = dict(_split_sizes(pairs))
+    found["Prompt"], found["Negative prompt"] = _split_prompts(body)
+    for key, value in _MISSING:
+        found.setdefault(key, value)
+    return found
+
+
+def _pairs(line: str) -> Iterator[tuple[str, str]]:
+    """The entries of a line: a key of two or more word characters, blanks, `-` and `/`; a colon; a value up to a comma.
+
+    A loop and not one expression, because that would take quadratic time on hostile texts.
+    """
+    place = 0
+    while (colon := line.find(":", place)) >= 0:
+        run = _KEY_BACKWARDS.match(line[place:colon][::-1])
+        key = run[0][::-1].lstrip(" -/") if run else ""
+        place = colon + 1
+        if len(key) >= 2:
+            value, place = _value(line, place)
+            yield key, value
+
+
+def _value(line: str, start: int) -> tuple[str, int]:
+    """A value, in quotes or not, and where the next entry begins."""
+    while line[start : start + 1].isspace():
+        start += 1
+    quoted = _QUOTED.match(line, start)
+    if quoted and line[quoted.end() : quoted.end() + 1] in {"", ","}:
+        return quoted[0], quoted.end() + 1
+    comma = line.find(",", start)
+    end = comma if comma >= 0 else len(line)
+    return line[start:end], end + 1
+
+
+def _split_sizes(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for key, raw in pairs:
+        value = _unquote(raw)
+        size = _SIZE.match(value)
+        if size:
+            yield f"{key}-1", size[1]
+            yield f"{key}-2", size[2]
+        else:
+            yield key, value
+
+
+def _split_prompts(lines: Iterable[str]) -> tuple[str, str]:
+    positive: list[str] = []
+    negative: list[str] = []
+    target = positive
+    for line in map(str.strip, lines):
+        if line.startswith(_NEGATIVE):
+            target = negative
+            target.append(line.removeprefix(_NEGATIVE).strip())
+        else:
+            target.append(line)
+    return "\n".join(positive), "\n".join(negative)

@@ -1,0 +1,88 @@
+"""The questions a job asks the engine. A job is a generator of these; it never sees a network.
+
+Tensors of one image carry no batch axis: latents `[C, H/8, W/8]`, pictures `[3, H, W]`. Everything is float32 on the
+engine's device.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from darkroom.jobs.spec import Emphasis, Picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cond:
+    """What the network is told about the text: `context` is `[77 * chunks, width]`; `vector` is SDXL's pooled part or
+    None.
+    """
+
+    context: Tensor
+    vector: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One network input: the latent at a noise level, with the (fractional) training timestep of that level."""
+
+    x: Tensor
+    sigma: float
+    timestep: float
+    cond: Cond
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeText:
+    """Encode the texts of one prompt together (emphasis is normalised over all of them). Answer: `list[Cond]`."""
+
+    checkpoint: str
+    texts: tuple[str, ...]
+    clip_skip: int = 1
+    emphasis: Emphasis = "Original"
+    comma_backtrack: int = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class EncodeImage:
+    """Encode one picture to a scaled latent. Answer: `Tensor` `[C, H/8, W/8]`."""
+
+    checkpoint: str
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Denoise:
+    """Estimate x0 of every row; `rows[0]` is the positive prompt's. Answer: `list[Tensor]`, one x0 per row.
+
+    `step` of `steps` says how far the picture is; both are for people, nothing is computed from them.
+    """
+
+    checkpoint: str
+    rows: tuple[Row, ...]
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Decode:
+    """Turn one latent into pixels. Answer: `Picture` (uint8, truncated)."""
+
+    checkpoint: str
+    latent: Tensor
+
+
+Op = EncodeText | EncodeImage | Denoise | Decode
+Answer = Any
+"""What an op's docstring says; a generator's send type cannot depend on what it yielded."""
+
+Program = Generator[Op, Answer, Picture]
+"""One image of a job, from its spec to its pixels."""
+
+
+class Interrupted(BaseException):
+    """Thrown into a program that waits for a Denoise: stop sampling, make a picture of what there is.
+
+    Not an `Exception`, as `GeneratorExit` is none: no handler of errors should ever swallow it.
+    """

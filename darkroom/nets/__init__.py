@@ -1,0 +1,1 @@
+"""Checkpoint files and the networks in them: tensors in, tensors out. Knows nothing of jobs, prompts or requests."""

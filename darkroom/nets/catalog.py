@@ -1,0 +1,230 @@
+"""The checkpoint files there are: where, under which name, with which hashes. Knows no tensors; no torch.
+
+Listing never waits for a hash: one thread computes the missing ones and keeps them in a cache file.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+from darkroom.errors import BadModelFile
+from darkroom.nets.config import ModelConfig, beside, read_config
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".safetensors"
+MAX_DEPTH = 12
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFile:
+    """One checkpoint. `path` is relative to its folder, with `/`; `filename` and `config` are absolute.
+
+    `sha256` is None until computed; `old_hash` (8 digits) is the one by which early infotexts name a model.
+    """
+
+    filename: str
+    path: str
+    sha256: str | None = None
+    old_hash: str | None = None
+    config: str | None = None
+    native_size: int = 512
+
+
+def embedded() -> Path | None:
+    """The model that comes with the package, or None in a package built without it."""
+    path = Path(str(files("darkroom"))) / "mini" / "darkroom-mini.safetensors"
+    return path if path.is_file() else None
+
+
+class Catalog:
+    """The checkpoints of some folders, as of the last `refresh`; `fallback` is listed when the folders hold none.
+
+    `cache` is the JSON file in which hashes outlive the process (None: they do not). Safe to use from several threads.
+    """
+
+    def __init__(self, folders: Sequence[Path], *, cache: Path | None = None, fallback: Path | None = None) -> None:
+        self._folders = tuple(folder.absolute() for folder in folders)
+        self._fallback = fallback
+        self._hashes = _Hashes(cache)
+        self._found: tuple[tuple[str, CheckpointFile], ...] = ()
+        self._unhashed: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._worker = threading.Thread(target=self._hash_all, name="checkpoint-hashes", daemon=True)
+
+    def refresh(self) -> tuple[CheckpointFile, ...]:
+        """Look at the folders again, in natural order, folder by folder; start hashing what has no hash yet."""
+        found = [(path, folder) for folder in self._folders for path in _walk(folder)]
+        if not found and self._fallback is not None:
+            found = [(self._fallback, self._fallback.parent)]
+        self._found = tuple(_describe_all(found))
+        listed = self.checkpoints()
+        for file in listed:
+            if file.sha256 is None:
+                self._unhashed.put(Path(file.filename))
+        if self._worker.ident is None:
+            self._worker.start()
+        return listed
+
+    def checkpoints(self) -> tuple[CheckpointFile, ...]:
+        """What the last `refresh` found, with the hashes known by now. Touches no disk."""
+        return tuple(replace(file, sha256=self._hashes.find(identity)) for identity, file in self._found)
+
+    def sha256(self, filename: str) -> str:
+        """The hash of one file, computed here and now if it is not known. Raises BadModelFile if it cannot be read."""
+        path = Path(filename)
+        try:
+            return self._hashes.get(path, lambda: False)
+        except OSError as error:
+            raise BadModelFile(f"{path.name}: cannot be read: {error}") from error
+
+    def close(self) -> None:
+        """Stop hashing; returns when the thread has ended."""
+        self._stop.set()
+        self._unhashed.put(None)
+        if self._worker.ident is not None:
+            self._worker.join()
+
+    def _hash_all(self) -> None:
+        while (path := self._unhashed.get()) is not None and not self._stop.is_set():
+            try:
+                self._hashes.get(path, self._stop.is_set)
+            except OSError as error:
+                logger.warning("%s: no hash: %s", path, error)
+
+
+class _Hashes:
+    """SHA-256 by file, valid while size and modification time stay; optionally kept in a JSON file."""
+
+    def __init__(self, cache: Path | None) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._known: dict[str, str] = _read_cache(cache)
+
+    def find(self, identity: str) -> str | None:
+        """The hash if it is known for this state of a file."""
+        return self._known.get(identity)
+
+    def get(self, path: Path, stopped: Callable[[], bool]) -> str:
+        """The hash, computed if need be. Raises OSError if the file cannot be read or changes, or on a stop."""
+        identity = _identity(path)
+        known = self._known.get(identity)
+        if known is not None:
+            return known
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_READ_BYTES):
+                if stopped():
+                    raise InterruptedError("stopped")
+                digest.update(block)
+        if _identity(path) != identity:
+            raise OSError("the file changed while it was read")
+        with self._lock:
+            self._known[identity] = digest.hexdigest()
+            self._write()
+        return digest.hexdigest()
+
+    def _write(self) -> None:
+        if self._cache is None:
+            return
+        part = self._cache.with_suffix(f".{os.getpid()}.part")
+        try:
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps({"sha256": self._known}, indent=0, sort_keys=True), encoding="utf-8")
+            part.replace(self._cache)
+        except OSError as error:
+            logger.warning("%s: hashes are not kept: %s", self._cache, error)
+
+
+def _read_cache(cache: Path | None) -> dict[str, str]:
+    if cache is None:
+        return {}
+    try:
+        entries = json.loads(cache.read_text(encoding="utf-8"))["sha256"]
+        return {key: value for key, value in entries.items() if re.fullmatch("[0-9a-f]{64}", value)}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s: ignored, not a cache of hashes: %s", cache, error)
+        return {}
+
+
+def _identity(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_size}:{stat.st_mtime_ns}:{path}"
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All checkpoints below a folder. Links are followed, but no folder is entered twice."""
+    entered: set[str] = set()
+    levels: list[tuple[str, list[str]]] = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        deep = len(Path(root).relative_to(folder).parts) >= MAX_DEPTH
+        if real in entered or deep:
+            folders.clear()
+        if real not in entered:
+            levels.append((root, names))
+        entered.add(real)
+        folders.sort(key=_natural)
+    for root, names in sorted(levels, key=lambda level: _natural(level[0])):
+        yield from filter(_is_checkpoint, (Path(root, name) for name in sorted(names, key=_natural)))
+
+
+def _is_checkpoint(path: Path) -> bool:
+    name = path.name.lower()
+    return name.endswith(SUFFIX) and not name.endswith(".vae" + SUFFIX) and path.is_file()
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    """Sort key in which v2 comes before v10, and case does not count."""
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text.lower()) if part
+    ]
+
+
+def _describe_all(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[str, CheckpointFile]]:
+    for path, folder in found:
+        try:
+            identity = _identity(path)
+        except OSError:
+            continue  # gone since the folder was read
+        yield identity, _describe(path, folder)
+
+
+def _describe(path: Path, folder: Path) -> CheckpointFile:
+    config = beside(path)
+    return CheckpointFile(
+        filename=str(path),
+        path=path.relative_to(folder).as_posix(),
+        old_hash=_old_hash(path),
+        config=str(config) if config else None,
+        native_size=_config_or_default(config).native_size,
+    )
+
+
+def _config_or_default(config: Path | None) -> ModelConfig:
+    try:
+        return read_config(config)
+    except BadModelFile as error:
+        logger.warning("%s", error)  # loading it will say so again, to whoever asks for it
+        return ModelConfig()
+
+
+def _old_hash(path: Path) -> str | None:
+    # A1111: 64 KiB from the file's second megabyte stood for the whole.
+    try:
+        with path.open("rb") as file:
+            file.seek(0x100000)
+            return hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
+    except OSError:
+        return None

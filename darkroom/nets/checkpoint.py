@@ -1,0 +1,172 @@
+"""One checkpoint file: its tensors by their original names, what kind of model they are, and how they enter a module.
+
+Knows the safetensors container and the rule that every tensor has its place; the places themselves are in `layout`.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from darkroom.errors import BadModelFile
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+
+UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+
+# What training leaves in a file and no picture needs: schedules, averages, losses, optimiser state, unused heads.
+_IGNORABLE = re.compile(
+    r"(betas|logvar|lvlb_weights|global_step|scale_factor|(sqrt_|log_|posterior_|alphas_)\w*"
+    r"|(.*\.)?model_ema\..*|.*\.position_ids|first_stage_model\.loss\..*"
+    r"|cond_stage_model\.(.*\.)?(logit_scale|text_projection(\.weight)?)"
+    r"|(optimizer|optimizer_states|lr_schedulers|callbacks|loops|denoiser)\..*)"
+)
+
+
+class Checkpoint:
+    """An open file: `shapes` by name, tensors on demand (memory-mapped). A context manager."""
+
+    __slots__ = ("_file", "_taken", "path", "shapes")
+
+    def __init__(self, path: Path) -> None:
+        """Open and check the header. Raises BadModelFile for anything but a whole safetensors file of floats."""
+        self.path = path
+        self._taken: set[str] = set()
+        try:
+            file: Any = safe_open(path, framework="pt", device="cpu")
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            self.shapes: dict[str, tuple[int, ...]] = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            kinds = {name: str(part.get_dtype()) for name, part in slices.items()}
+            self._file = file
+        except (SafetensorError, OSError, ValueError) as error:
+            raise BadModelFile(f"{path.name}: {_why_unreadable(path, error)}") from error
+        odd = [
+            f"{name} is {kind}" for name, kind in kinds.items() if kind not in FLOATS and not _IGNORABLE.fullmatch(name)
+        ]
+        if odd:
+            raise BadModelFile(f"{path.name}: only {', '.join(sorted(FLOATS))} weights can be used, but {_few(odd)}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+    def below(self, prefix: str) -> dict[str, tuple[int, ...]]:
+        """Names (without the prefix) and shapes of all tensors under a prefix."""
+        return {name[len(prefix) :]: shape for name, shape in self.shapes.items() if name.startswith(prefix)}
+
+    def fill(self, module: nn.Module, source: Callable[[str], str], dtype: torch.dtype, device: torch.device) -> None:
+        """Give a module that was built on the meta device its weights; `source` maps its names to the file's.
+
+        A 1x1 convolution may enter a linear layer. Raises BadModelFile if a tensor is missing or has another shape.
+        """
+        wanted = {name: (source(name), tuple(value.shape)) for name, value in module.state_dict().items()}
+        missing = [key for key, _ in wanted.values() if key not in self.shapes]
+        if missing:
+            raise BadModelFile(f"{self.path.name}: {len(missing)} tensors are missing: {_few(missing)}")
+        misfits = [
+            f"{key} is {list(self.shapes[key])}, not {list(shape)}"
+            for key, shape in wanted.values()
+            if _without_ones(self.shapes[key]) != _without_ones(shape)
+        ]
+        if misfits:
+            raise BadModelFile(f"{self.path.name}: {len(misfits)} tensors have another shape: {_few(misfits)}")
+        weights = {name: self._read(key, shape, dtype, device) for name, (key, shape) in wanted.items()}
+        module.load_state_dict(weights, strict=True, assign=True)
+        self._taken.update(key for key, _ in wanted.values())
+
+    def _read(self, key: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        # A copy even where nothing is converted: mapped pages would change, or vanish, with the file.
+        tensor: Tensor = self._file.get_tensor(key)
+        return tensor.reshape(shape).to(device=device, dtype=dtype, copy=True)
+
+    def refuse_leftovers(self) -> None:
+        """Raise BadModelFile if the file holds a tensor that went nowhere and is not known to be of no use."""
+        left = [name for name in self.shapes if name not in self._taken and not _IGNORABLE.fullmatch(name)]
+        if left:
+            raise BadModelFile(
+                f"{self.path.name}: {len(left)} tensors have no place in this architecture: {_few(left)}"
+            )
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a `.safetensors` file. Raises BadModelFile; a pickled checkpoint is refused unopened."""
+    if path.suffix.lower() != ".safetensors":
+        raise BadModelFile(f"{path.name}: only .safetensors files are opened; a pickled checkpoint could run code")
+    return Checkpoint(path)
+
+
+def identify(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The architecture of a checkpoint from its tensors' names and shapes: "sd1", or a phrase naming something else."""
+    return next((name for name, holds in _ARCHITECTURES if holds(shapes)), "an unknown kind of file")
+
+
+def _few(texts: list[str]) -> str:
+    return ", ".join(texts[:4]) + (", ..." if len(texts) > 4 else "")
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return f"cannot be read: {error}"
+    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+        return "is a pickled checkpoint under another name; those are not opened, they could run code"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer; the model itself was not downloaded"
+    return f"is not a whole safetensors file: {error}"
+
+
+def _has(name: str) -> Callable[[Mapping[str, tuple[int, ...]]], bool]:
+    return lambda shapes: name in shapes
+
+
+def _starts(*prefixes: str) -> Callable[[Mapping[str, tuple[int, ...]]], bool]:
+    return lambda shapes: any(name.startswith(prefixes) for name in shapes)
+
+
+def _width(name: str, *widths: int) -> Callable[[Mapping[str, tuple[int, ...]]], bool]:
+    return lambda shapes: len(shapes.get(name, ())) > 1 and shapes[name][1] in widths
+
+
+_INPUT = UNET + "input_blocks.0.0.weight"
+_OPEN_CLIP_H = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"
+
+# In order: the first that holds is the answer.
+_ARCHITECTURES: Iterable[tuple[str, Callable[[Mapping[str, tuple[int, ...]]], bool]]] = (
+    ("Stable Diffusion 3", _has(UNET + "x_embedder.proj.weight")),
+    ("Flux", _starts("double_blocks.", UNET + "double_blocks.")),
+    ("Stable Diffusion XL", _has("conditioner.embedders.1.model.ln_final.weight")),
+    ("the Stable Diffusion XL refiner", _has("conditioner.embedders.0.model.ln_final.weight")),
+    ("Stable Diffusion 2 unclip", _has("embedder.model.ln_final.weight")),
+    ("Stable Diffusion 2 depth", _starts("depth_model.")),
+    ("Stable Diffusion 2", _has(_OPEN_CLIP_H)),
+    ("AltDiffusion", _starts("cond_stage_model.roberta.")),
+    ("Stable Diffusion 1.x inpainting", _width(_INPUT, 9)),
+    ("InstructPix2Pix", _width(_INPUT, 8)),
+    (
+        "a Stable Diffusion model with an unusual input",
+        lambda shapes: _INPUT in shapes and not _width(_INPUT, 4)(shapes),
+    ),
+    ("sd1", lambda shapes: _INPUT in shapes and _starts("cond_stage_model.transformer.")(shapes)),
+    ("a UNet without its text encoder", _has(_INPUT)),
+    ("a LoRA", _starts("lora_", "base_model.model.", "unet.down_blocks.", "transformer.transformer_blocks.")),
+    ("a ControlNet", _starts("control_model.", "controlnet_")),
+    ("a network in diffusers' layout", _has("down_blocks.0.resnets.0.norm1.weight")),
+    ("an autoencoder alone", _starts("encoder.down.", "decoder.up.", "first_stage_model.")),
+    ("a textual-inversion embedding", _has("emb_params")),
+)

@@ -1,0 +1,45 @@
+"""The noise predictor: latents, timesteps and conditioning in, raw answer out. Knows no sigma and no guidance."""
+
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor
+
+from darkroom.nets.norms import quicken_group_norms
+
+
+class _CroppedUpsample(Upsample2D):  # type: ignore[misc]  # diffusers has no types
+    """Doubles the size, convolves, and only then fits the result to the skip connection it will be joined with.
+
+    diffusers resizes before the convolution, which then sees a border of zeros where the original saw one more line.
+    """
+
+    def forward(self, hidden_states: Tensor, output_size: tuple[int, int] | None = None, *_: object) -> Tensor:
+        doubled: Tensor = super().forward(hidden_states)
+        return doubled if output_size is None else doubled[..., : output_size[0], : output_size[1]]
+
+
+def build_unet(sizes: dict[str, Any]) -> UNet2DConditionModel:
+    """A UNet of these sizes (see `layout.unet_sizes`) without weights, on the meta device."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**sizes)
+        for block in unet.up_blocks:
+            for place, old in enumerate(block.upsamplers or ()):
+                block.upsamplers[place] = _CroppedUpsample(old.channels, use_conv=True, out_channels=old.out_channels)
+        quicken_group_norms(unet)
+    return unet.requires_grad_(False).eval()
+
+
+def denoise(unet: UNet2DConditionModel, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    """The raw output `[B, C, h, w]` float32 for latents `[B, C, h, w]`, timesteps `[B]` and context `[B, L, width]`.
+
+    Timesteps may be fractions; they stay float32 up to the sinusoidal embedding, whatever the network computes in.
+    """
+    like = unet.conv_in.weight  # unet.device and unet.dtype walk through all modules, at each call
+    x = x.to(like.device, like.dtype, memory_format=torch.channels_last)
+    context = context.to(like.device, like.dtype)
+    timesteps = timesteps.to(like.device, torch.float32)
+    output: Tensor = unet(x, timesteps, encoder_hidden_states=context, return_dict=False)[0]
+    return output.float()

@@ -1,0 +1,1 @@
+"""The prompt language: strings in, weighted tokens out. Knows no tensors and no networks."""

@@ -1,0 +1,232 @@
+import json
+import textwrap
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from tests.unit.api.conftest import box_mask, from_base64, noise, to_base64
+from tests.unit.api.fake_engine import FakeEngine, colour
+
+ROUTE = "/sdapi/v1/img2img"
+
+
+def post(client: TestClient, picture: Image.Image | None = None, **fields: Any) -> dict[str, Any]:
+    start = {"init_images": [to_base64(picture)]} if picture else {}
+    answer = client.post(ROUTE, json={"width": 64, "height": 64, "seed": 5, **start, **fields})
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def pixels(body: dict[str, Any], index: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.asarray(from_base64(body["images"][index]))
+
+
+def test_parameters_have_57_keys_and_keep_the_pictures_to_themselves(client: TestClient) -> None:
+    echo = post(client, noise(64, 64), mask=to_base64(box_mask(64, 64, (0, 0, 9, 9))))["parameters"]
+    assert len(echo) == 57
+    assert echo["init_images"] is None
+    assert echo["mask"] is None
+    assert echo["denoising_strength"] == 0.75
+
+
+def test_parameters_repeat_the_pictures_on_request(client: TestClient) -> None:
+    picture = to_base64(noise(64, 64))
+    echo = post(client, init_images=[picture], include_init_images=True)["parameters"]
+    assert echo["init_images"] == [picture]
+
+
+def test_the_start_has_the_jobs_size(client: TestClient, engine: FakeEngine) -> None:
+    post(client, noise(100, 40), width=64, height=72)
+    init = engine.specs[0].init
+    assert init is not None
+    assert init.pictures[0].shape == (72, 64, 3)
+    assert init.latent_mask is None
+    assert engine.specs[0].kind == "img2img"
+
+
+def test_a_picture_of_the_right_size_reaches_the_engine_untouched(client: TestClient, engine: FakeEngine) -> None:
+    picture = noise(64, 64)
+    post(client, picture)
+    init = engine.specs[0].init
+    assert init is not None
+    assert np.array_equal(init.pictures[0], np.asarray(picture))
+
+
+def test_the_generation_text_has_the_denoising_strength(client: TestClient) -> None:
+    document = json.loads(post(client, noise(64, 64), denoising_strength=0.5)["info"])
+    assert document["denoising_strength"] == 0.5
+    assert document["extra_generation_params"] == {"Denoising strength": 0.5}
+    assert "Model: small-a, Denoising strength: 0.5, Version" in document["infotexts"][0]
+
+
+@pytest.mark.parametrize(
+    "head", ["data:image/png;base64,", "data:image/jpeg;base64, ", "data:image/png;charset=x;base64,"]
+)
+def test_data_uris_are_read_whatever_their_head_says(client: TestClient, engine: FakeEngine, head: str) -> None:
+    picture = noise(64, 64)
+    text = head + "\n".join(textwrap.wrap(to_base64(picture), 76))
+    post(client, init_images=[text])
+    init = engine.specs[0].init
+    assert init is not None
+    assert np.array_equal(init.pictures[0], np.asarray(picture))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_other_formats_are_read_too(client: TestClient, file_format: str) -> None:
+    post(client, init_images=[to_base64(noise(64, 64), file_format)])
+
+
+def test_several_start_pictures_lower_the_batch_size_but_not_the_plan(client: TestClient, engine: FakeEngine) -> None:
+    start = [to_base64(noise(64, 64, seed)) for seed in (1, 2)]
+    body = post(client, init_images=start, batch_size=3, n_iter=2)
+    document = json.loads(body["info"])
+    assert len(body["images"]) == 4
+    assert document["batch_size"] == 2
+    assert document["all_seeds"] == [5, 6, 7, 8, 9, 10]
+    assert engine.specs[0].seeds == (5, 6, 7, 8)
+
+
+def test_a_masked_region_is_all_that_changes(client: TestClient) -> None:
+    picture = noise(64, 64)
+    mask = box_mask(64, 64, (16, 24, 40, 48))
+    result = pixels(post(client, picture, mask=to_base64(mask), mask_blur=0, inpaint_full_res=False))
+    inside = np.asarray(mask) > 0
+    assert np.array_equal(result[~inside], np.asarray(picture)[~inside])
+    assert (result[inside] == colour(5)).all()
+
+
+def test_only_masked_returns_a_picture_of_the_start_pictures_size(client: TestClient, engine: FakeEngine) -> None:
+    picture = noise(200, 120)
+    mask = box_mask(200, 120, (50, 30, 70, 50))
+    body = post(client, picture, mask=to_base64(mask), mask_blur=0, inpaint_full_res_padding=8)
+    result = pixels(body)
+    inside = np.asarray(mask) > 0
+    assert result.shape == (120, 200, 3)
+    assert np.array_equal(result[~inside], np.asarray(picture)[~inside])
+    assert (result[inside] == colour(5)).all()
+    document = json.loads(body["info"])
+    assert (document["width"], document["height"]) == (64, 64)
+    assert document["extra_generation_params"] == {
+        "Denoising strength": 0.75,
+        "Inpaint area": "Only masked",
+        "Masked area padding": 8,
+        "Masked content": "fill",
+    }
+    init = engine.specs[0].init
+    assert init is not None
+    assert init.pictures[0].shape == (64, 64, 3)
+    assert init.latent_mask is not None
+    assert init.latent_mask.shape == (8, 8)
+
+
+def test_a_blurred_mask_changes_nothing_far_from_it(client: TestClient) -> None:
+    picture = noise(128, 128)
+    mask = box_mask(128, 128, (50, 50, 70, 70))
+    result = pixels(
+        post(client, picture, mask=to_base64(mask), mask_blur=4, inpaint_full_res=False, width=128, height=128)
+    )
+    far = np.ones((128, 128), dtype=bool)
+    far[40:80, 40:80] = False
+    assert np.array_equal(result[far], np.asarray(picture)[far])
+
+
+def test_an_inverted_mask_keeps_its_inside(client: TestClient) -> None:
+    picture = noise(64, 64)
+    mask = box_mask(64, 64, (16, 16, 32, 32))
+    body = post(client, picture, mask=to_base64(mask), mask_blur=0, inpainting_mask_invert=True, inpaint_full_res=False)
+    inside = np.asarray(mask) > 0
+    assert np.array_equal(pixels(body)[inside], np.asarray(picture)[inside])
+    assert "Mask mode: Inpaint not masked" in json.loads(body["info"])["infotexts"][0]
+
+
+def test_a_mask_with_transparency_is_its_alpha_channel(client: TestClient, engine: FakeEngine) -> None:
+    mask = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    mask.paste((0, 0, 0, 255), (0, 0, 32, 64))
+    post(client, noise(64, 64), mask=to_base64(mask), mask_blur=0, inpaint_full_res=False)
+    init = engine.specs[0].init
+    assert init is not None
+    assert init.latent_mask is not None
+    assert init.latent_mask[:, :4].all()
+    assert not init.latent_mask[:, 4:].any()
+
+
+def test_a_blank_mask_makes_it_a_plain_img2img(client: TestClient, engine: FakeEngine) -> None:
+    post(client, noise(64, 64), mask=to_base64(Image.new("L", (64, 64))))
+    init = engine.specs[0].init
+    assert init is not None
+    assert init.latent_mask is None
+
+
+def test_transparent_pixels_take_the_background_colour(client: TestClient, engine: FakeEngine) -> None:
+    post(client, Image.new("RGBA", (64, 64), (9, 9, 9, 0)), override_settings={"img2img_background_color": "#102030"})
+    init = engine.specs[0].init
+    assert init is not None
+    assert (init.pictures[0] == (0x10, 0x20, 0x30)).all()
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(0, "fill"), (1, "original"), (2, "latent noise"), (3, "latent nothing"), (9, "fill")]
+)
+def test_inpainting_fill_names_what_lies_under_the_mask(
+    client: TestClient, engine: FakeEngine, number: int, name: str
+) -> None:
+    post(client, noise(64, 64), mask=to_base64(box_mask(64, 64, (8, 8, 40, 40))), inpainting_fill=number)
+    init = engine.specs[0].init
+    assert init is not None
+    assert init.fill == name
+
+
+def test_options_of_img2img_reach_the_job(client: TestClient, engine: FakeEngine) -> None:
+    options = {"img2img_fix_steps": True, "img2img_extra_noise": 0.2, "initial_noise_multiplier": 0.8}
+    text = json.loads(post(client, noise(64, 64), override_settings=options)["info"])["infotexts"][0]
+    init = engine.specs[0].init
+    assert init is not None
+    assert (init.fix_steps, init.extra_noise, init.noise_multiplier) == (True, 0.2, 0.8)
+    assert "Noise multiplier: 0.8, Extra noise: 0.2" in text
+    post(client, noise(64, 64), initial_noise_multiplier=1.1)
+    init = engine.specs[1].init
+    assert init is not None
+    assert init.noise_multiplier == 1.1
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "named"),
+    [
+        ({}, 404, "Init image not found"),
+        ({"init_images": None}, 404, "Init image not found"),
+        ({"init_images": []}, 422, "init_images"),
+        ({"init_images": [None]}, 422, "init_images[0]"),
+        ({"init_images": [5]}, 422, "init_images[0]"),
+        ({"init_images": ["notanimage"]}, 422, "init_images[0]"),
+        ({"init_images": [""]}, 422, "init_images[0]"),
+        ({"init_images": ["http://127.0.0.1/a.png"]}, 422, "init_images[0]"),
+        ({"init_images": ["HTTPS://example.com/a.png"]}, 422, "init_images[0]"),
+        ({"init_images": "abc"}, 422, "init_images"),
+        ({"init_images": ["A", "A"]}, 422, "init_images"),
+        ({"denoising_strength": -0.5, "init_images": ["x"]}, 422, "denoising_strength"),
+        ({"denoising_strength": None}, 422, "denoising_strength"),
+    ],
+)
+def test_a_bad_start_is_refused_by_name(client: TestClient, fields: dict[str, Any], status: int, named: str) -> None:
+    answer = client.post(ROUTE, json=fields)
+    assert answer.status_code == status
+    assert named in answer.text
+    assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("mask", ["", "notanimage"])
+def test_a_bad_mask_is_refused_by_name(client: TestClient, mask: str) -> None:
+    answer = client.post(ROUTE, json={"init_images": [to_base64(noise(8, 8))], "mask": mask})
+    assert answer.status_code == 422
+    assert "mask" in answer.json()["detail"]
+
+
+def test_an_absurd_blur_is_refused(client: TestClient) -> None:
+    picture = to_base64(noise(8, 8))
+    answer = client.post(ROUTE, json={"init_images": [picture], "mask": picture, "mask_blur": 100000})
+    assert answer.status_code == 422
+    assert "mask_blur" in answer.json()["detail"]

@@ -1,0 +1,70 @@
+"""The places of weights in a single-file checkpoint, held against the tensor list of Stable Diffusion 1.x itself."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from darkroom.nets import layout
+from darkroom.nets.checkpoint import UNET, VAE, identify
+from darkroom.nets.config import ModelConfig
+from darkroom.nets.unet import build_unet
+from darkroom.nets.vae import build_vae
+
+LISTS = Path(__file__).parents[4] / "shared" / "reference" / "state-dicts"
+TEXT = "cond_stage_model.transformer.text_model."
+
+pytestmark = pytest.mark.skipif(not LISTS.is_dir(), reason="the lists of published tensors are not here")
+
+
+def published(name: str, prefix: str = "") -> dict[str, tuple[int, ...]]:
+    entries = json.loads(gzip.decompress((LISTS / f"{name}.json.gz").read_bytes()))
+    return {key[len(prefix) :]: tuple(shape) for key, (shape, _) in entries.items() if key.startswith(prefix)}
+
+
+def elements(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    return {name: torch.Size(shape).numel() for name, shape in shapes.items()}
+
+
+def test_every_weight_of_the_unet_has_its_place() -> None:
+    shapes = published("sd1", UNET)
+    sizes = layout.unet_sizes(shapes, ModelConfig())
+    source = layout.unet_source(shapes, sizes["layers_per_block"])
+    asked = {source(name): tuple(weight.shape) for name, weight in build_unet(sizes).state_dict().items()}
+    assert asked == shapes
+    assert sizes["attention_head_dim"] == (8, 8, 8, 8)
+
+
+def test_every_weight_of_the_autoencoder_has_its_place() -> None:
+    shapes = {name: shape for name, shape in published("sd1", VAE).items() if not name.startswith("loss.")}
+    sizes = layout.vae_sizes(shapes, ModelConfig())
+    source = layout.vae_source(len(sizes["block_out_channels"]))
+    asked = {source(name): tuple(weight.shape) for name, weight in build_vae(sizes).state_dict().items()}
+    assert elements(asked) == elements(shapes)
+
+
+def test_every_weight_of_the_text_encoder_has_its_place() -> None:
+    shapes = {name: shape for name, shape in published("sd1", TEXT).items() if not name.endswith("position_ids")}
+    with torch.device("meta"):
+        model = CLIPTextModel(CLIPTextConfig(**layout.clip_sizes(shapes)))
+    assert {name: tuple(weight.shape) for name, weight in model.state_dict().items()} == shapes
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("sd1", "sd1"),
+        ("sd1-inpaint", "Stable Diffusion 1.x inpainting"),
+        ("sd1-pix2pix", "InstructPix2Pix"),
+        ("sd2-v", "Stable Diffusion 2"),
+        ("sd2-inpaint", "Stable Diffusion 2"),
+        ("sdxl-base", "Stable Diffusion XL"),
+        ("sdxl-inpaint", "Stable Diffusion XL"),
+        ("sdxl-refiner", "the Stable Diffusion XL refiner"),
+    ],
+)
+def test_each_architecture_is_told_by_its_tensors(name: str, kind: str) -> None:
+    assert identify(published(name)) == kind
