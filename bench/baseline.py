@@ -7,7 +7,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 import yaml
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
@@ -24,6 +26,8 @@ SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_l
 
 def pipeline(checkpoint: Path) -> StableDiffusionPipeline:
     """The pipeline of a single-file checkpoint with its YAML beside it, in fp32, ready to be called."""
+    diffusers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()
     config = original_config(checkpoint)
     found = StableDiffusionPipeline(
         vae=AutoencoderKL.from_single_file(str(checkpoint), original_config=config, torch_dtype=torch.float32),

@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     max_width: int = Field(2048, ge=64, description="Widest picture, pixels.")
     max_height: int = Field(2048, ge=64, description="Highest picture, pixels.")
     max_pixels: int = Field(4_194_304, ge=4096, description="Largest area of a picture, pixels.")
+    max_prompt_chars: int = Field(20_000, ge=1, description="Longest prompt, characters.")
     max_steps: int = Field(150, ge=1, description="Most sampling steps of a request.")
     max_batch_size: int = Field(8, ge=1, description="Largest batch_size of a request.")
     max_images: int = Field(64, ge=1, description="Most pictures of a request: batch_size * n_iter.")
@@ -163,6 +164,7 @@ class OptionValues(BaseModel):
     emphasis: Literal["None", "Ignore", "Original", "No norm"] = "Original"
     comma_padding_backtrack: Int = Field(20, ge=0, le=74)
     CLIP_stop_at_last_layers: Int = Field(1, ge=1, le=12)
+    enable_prompt_comments: Bool = True
     randn_source: Literal["GPU", "CPU", "NV"] = "GPU"
     tiling: Bool = False
     sd_vae: Text = "Automatic"

@@ -11,18 +11,21 @@ from typing import Any, TypeVar
 from darkroom.api.checkpoints import choose_checkpoint, find_checkpoint
 from darkroom.api.ignored import ignored_fields
 from darkroom.api.models import Generation, Img2Img
-from darkroom.api.start import Start, make_start
+from darkroom.api.start import MIN_SIDE, Start, make_start
 from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images.overlay import Finishing
 from darkroom.jobs.spec import CheckpointInfo, JobSpec
+from darkroom.prompt.grammar import strip_comments
 from darkroom.sampling.names import AUTOMATIC, Resolved, effective_scheduler, find_scheduler, resolve
 from darkroom.settings import NO_EFFECT_YET, OptionValues, Settings
 
 T = TypeVar("T")
 
-MIN_SIDE = 8
 LAST_RANDOM_SEED = 4_294_967_293
 MAX_SEED = 2**63 - 1
+
+_READ_BEFORE_OVERRIDES = frozenset({"initial_noise_multiplier"})
+"""A1111: options that fill in a request's field before its overrides apply, which therefore change nothing."""
 
 _TAKES_ETA = frozenset(
     {
@@ -90,8 +93,8 @@ def to_spec(
     spec = JobSpec(
         kind="img2img" if start else "txt2img",
         checkpoint=checkpoint.key,
-        prompt=_given("prompt", wire.prompt),
-        negative_prompt=wire.negative_prompt or "",
+        prompt=_text("prompt", _given("prompt", wire.prompt), values, settings),
+        negative_prompt=_text("negative_prompt", wire.negative_prompt or "", values, settings),
         width=width,
         height=height,
         steps=steps,
@@ -123,7 +126,7 @@ def to_spec(
         finishing=start.finishing if start else Finishing(),
         extra=extra,
         ignored=(*ignored_fields(wire), *overridden.ignored),
-        warnings=(*overridden.warnings, *_name_warnings(wire, names), *(start.warnings if start else ())),
+        warnings=(*overridden.warnings, *_name_warnings(wire, names)),
     )
 
 
@@ -132,6 +135,13 @@ def _given(name: str, value: T | None) -> T:
     if value is None:
         raise BadRequest(name, None, "it must not be null")
     return value
+
+
+def _text(name: str, prompt: str, values: OptionValues, settings: Settings) -> str:
+    """A prompt as it is drawn and recorded: without comments."""
+    if len(prompt) > settings.max_prompt_chars:
+        raise LimitExceeded(name, f"{len(prompt)} characters", f"at most {settings.max_prompt_chars}")
+    return strip_comments(prompt) if values.enable_prompt_comments else prompt
 
 
 def _limited(name: str, value: int | None, low: int, high: int) -> int:
@@ -156,6 +166,9 @@ def _override(values: OptionValues, given: Mapping[str, Any], checkpoints: Seque
         elif name == "sd_model_checkpoint" and not _is_known(checkpoints, value):
             if value:
                 warnings.append(f"override_settings.sd_model_checkpoint {str(value)[:80]!r} is unknown and was dropped")
+        elif name in _READ_BEFORE_OVERRIDES:
+            if value != getattr(values, name):
+                ignored.append(f"override_settings.{name}")
         elif value is not None:
             changes[name] = value
             if name in NO_EFFECT_YET and value != getattr(defaults, name):
@@ -218,7 +231,7 @@ def _start(
         return None
     if wire.denoising_strength < 0:
         raise BadRequest("denoising_strength", wire.denoising_strength, "from 0 to 1")
-    return make_start(wire, values, size, batch_size, settings.max_image_pixels)
+    return make_start(wire, values, size, batch_size, settings)
 
 
 def _extra(wire: Generation, names: Resolved, values: OptionValues, start: Start | None) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from darkroom.api.models import Generation
+from darkroom.prompt.grammar import cut_networks
 
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "restore_faces": (None, False),
@@ -11,7 +12,6 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "override_settings_restore_afterwards": (None, True),
     "refiner_checkpoint": (None, "", "None", "none"),
     "refiner_switch_at": (None, 0, 1),
-    "disable_extra_networks": (None, False),
     "firstpass_image": (None, ""),
     "enable_hr": (None, False),
     "firstphase_width": (None, 0),
@@ -41,6 +41,14 @@ def ignored_fields(wire: Generation) -> Iterator[str]:
             yield name
     if any(style not in {"", "None"} for style in wire.styles or ()):
         yield "styles"
+    yield from _ignored_tags(wire)
     for title, script in getattr(wire, "alwayson_scripts", {}).items():
         if isinstance(script, dict) and script.get("args"):
             yield f"alwayson_scripts.{title}"
+
+
+def _ignored_tags(wire: Generation) -> Iterator[str]:
+    """The tags of extra networks that would have been applied."""
+    if not wire.disable_extra_networks:
+        for tag in cut_networks(wire.prompt or "")[1]:
+            yield f"prompt <{':'.join((tag.word, *tag.items))}>"

@@ -11,15 +11,15 @@ from PIL import Image
 
 from darkroom.api.answers import InitImageError
 from darkroom.api.models import Img2Img
-from darkroom.errors import BadRequest
+from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images import masks
 from darkroom.images.codecs import Pixels, decode_base64, flatten, to_pixels
 from darkroom.images.overlay import Finishing, make_overlay, widen
 from darkroom.jobs.spec import InitImage
-from darkroom.settings import OptionValues
+from darkroom.settings import OptionValues, Settings
 
-LATENT_STRETCH = 3
 MAX_BLUR = 128
+MIN_SIDE = 8
 
 Fill = Literal["fill", "original", "latent noise", "latent nothing"]
 _FILLS: tuple[Fill, ...] = ("fill", "original", "latent noise", "latent nothing")
@@ -33,7 +33,6 @@ class Start:
     batch_size: int
     finishing: Finishing = field(default_factory=Finishing)
     extra: dict[str, object] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +44,15 @@ class _Mask:
     box: masks.Box | None
 
 
-def make_start(wire: Img2Img, options: OptionValues, size: tuple[int, int], batch_size: int, max_pixels: int) -> Start:
+def make_start(
+    wire: Img2Img, options: OptionValues, size: tuple[int, int], batch_size: int, settings: Settings
+) -> Start:
     """Decode and prepare everything. `size` is (width, height). Raises BadImage, BadRequest, InitImageError."""
-    sources = _decode_sources(wire, batch_size, max_pixels)
+    sources = _decode_sources(wire, batch_size, settings.max_image_pixels)
     extra: dict[str, object] = {"Denoising strength": wire.denoising_strength}
-    mask = _prepare_mask(wire, size, max_pixels, extra) if wire.mask is not None else None
+    mask = _prepare_mask(wire, size, settings.max_image_pixels, extra) if wire.mask is not None else None
     flat = [flatten(source, options.img2img_background_color) for source in sources]
-    whole = [_fit_whole(picture, wire, size, mask) for picture in flat]
+    whole = [_fit_whole(picture, wire, size, mask, settings) for picture in flat]
     overlays = [make_overlay(picture, mask.overlay, _mode(wire)) for picture in whole] if mask else []
     pictures = [_under_mask(picture, wire, size, mask) for picture in whole]
     if mask and wire.inpainting_fill in {0, 2, 3}:
@@ -69,7 +70,6 @@ def make_start(wire: Img2Img, options: OptionValues, size: tuple[int, int], batc
         batch_size=len(pictures) if len(pictures) > 1 else batch_size,
         finishing=_finishing(overlays, mask, options),
         extra=extra,
-        warnings=_warnings(wire, sources, size),
     )
 
 
@@ -87,8 +87,7 @@ def _decode_sources(wire: Img2Img, batch_size: int, max_pixels: int) -> list[Ima
 
 
 def _mode(wire: Img2Img) -> int:
-    """How pictures are resized. A stretch in latent space is a stretch of the picture here."""
-    return masks.STRETCH if wire.resize_mode in {None, LATENT_STRETCH} else wire.resize_mode
+    return wire.resize_mode or masks.STRETCH
 
 
 def _prepare_mask(wire: Img2Img, size: tuple[int, int], max_pixels: int, extra: dict[str, object]) -> _Mask | None:
@@ -127,11 +126,19 @@ def _blurs(wire: Img2Img) -> tuple[int, int]:
     return pair
 
 
-def _fit_whole(picture: Image.Image, wire: Img2Img, size: tuple[int, int], mask: _Mask | None) -> Image.Image:
-    """The picture at the job's size, unless only a region of it is worked on."""
+def _fit_whole(
+    picture: Image.Image, wire: Img2Img, size: tuple[int, int], mask: _Mask | None, settings: Settings
+) -> Image.Image:
+    """The picture at the job's size, unless a region of it is worked on or its latent is to be stretched."""
     if mask and mask.box:
         return picture
-    return masks.resize(picture, _mode(wire), *size)
+    if _mode(wire) != masks.LATENT_STRETCH:
+        return masks.resize(picture, _mode(wire), *size)
+    # It will be encoded as it is, so it must fit like a picture that is drawn.
+    if min(picture.size) < MIN_SIDE or picture.width * picture.height > settings.max_pixels:
+        allowed = f"sides from {MIN_SIDE} and at most {settings.max_pixels} pixels where resize_mode is 3"
+        raise LimitExceeded("init_images", f"{picture.width}x{picture.height}", allowed)
+    return picture
 
 
 def _under_mask(picture: Image.Image, wire: Img2Img, size: tuple[int, int], mask: _Mask | None) -> Image.Image:
@@ -164,9 +171,3 @@ def _finishing(overlays: Sequence[Pixels], mask: _Mask | None, options: OptionVa
     if mask is None or not options.overlay_inpaint:
         return Finishing()
     return Finishing(overlays=tuple(overlays), paste_to=mask.box)
-
-
-def _warnings(wire: Img2Img, sources: Sequence[Image.Image], size: tuple[int, int]) -> tuple[str, ...]:
-    if wire.resize_mode == LATENT_STRETCH and any(source.size != size for source in sources):
-        return ("resize_mode 3 stretches the picture, not the latent",)
-    return ()

@@ -13,8 +13,8 @@ from PIL import Image, ImageFilter, ImageOps
 LatentMask = NDArray[np.float32]
 """`[H/8, W/8]` in 0..1, 1 where the picture is repainted."""
 
-STRETCH, CROP, FILL = 0, 1, 2
-"""Resize modes. A1111: every other number acts like FILL, except that 3 leaves the picture to the latent space."""
+STRETCH, CROP, FILL, LATENT_STRETCH = 0, 1, 2, 3
+"""Resize modes. A1111: every other number acts like FILL, and so does 3 on whatever is not left to the latent space."""
 
 _FILL_PASSES = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
 """Blur radius in pixels and number of layers, from the coarsest to the sharpest."""
@@ -178,6 +178,8 @@ def region(mask: Image.Image, padding: int, width: int, height: int) -> Box | No
 
 def fill_under(picture: Image.Image, mask: Image.Image) -> Image.Image:
     """The picture with its surroundings smeared into the masked part."""
+    if mask.size != picture.size:
+        mask = mask.resize(picture.size)
     clear = Image.new("RGBa", picture.size)
     clear.paste(picture.convert("RGBA").convert("RGBa"), mask=invert(mask.convert("L")))
     canvas = Image.new("RGBA", picture.size)

@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from darkroom.jobs.conditioning import conditioning
 from darkroom.jobs.guidance import Guidance, guided
@@ -51,7 +52,8 @@ def img2img(spec: JobSpec, index: int, device: torch.device) -> Program:
     noise = image_noise(spec, index, plan, device)
     position = index % spec.batch_size
     picture = init.pictures[position % len(init.pictures)]
-    clean = yield EncodeImage(checkpoint=spec.checkpoint, picture=picture)
+    encoded: Tensor = yield EncodeImage(checkpoint=spec.checkpoint, picture=picture)
+    clean = fitted(encoded, spec.latent_size)
     mask = None if init.latent_mask is None else torch.from_numpy(init.latent_mask).to(device)
     if mask is not None:
         clean = filled(clean, mask, init, seed=spec.seeds[position], spec=spec)
@@ -110,6 +112,13 @@ def knobs(spec: JobSpec, sampler: Sampler) -> Knobs:
         s_tmax=spec.s_tmax,
         s_noise=spec.s_noise,
     )
+
+
+def fitted(latent: Tensor, size: tuple[int, int]) -> Tensor:
+    """The latent `[C, h, w]` stretched to the job's size, for a picture that was not resized before it was encoded."""
+    if tuple(latent.shape[-2:]) == size:
+        return latent
+    return interpolate(latent[None], size, mode="bilinear", align_corners=False)[0]
 
 
 def filled(clean: Tensor, mask: Tensor, init: InitImage, *, seed: int, spec: JobSpec) -> Tensor:

@@ -17,7 +17,8 @@ Emphasis = Literal["None", "Ignore", "Original", "No norm"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitImage:
-    """Where an img2img job starts. Pictures have the job's size; several are dealt out to the images of a batch.
+    """Where an img2img job starts. Several pictures are dealt out to the images of a batch; one that has not the job's
+    size is stretched as a latent.
 
     `latent_mask` is `[H/8, W/8]` float32 in 0..1, 1 where the picture is repainted; None repaints everything.
     `fill` is what lies under the mask before sampling; the picture-space fill ("fill") was painted into `pictures`

@@ -120,7 +120,7 @@ class Scene:
 
 
 def clean_name(raw: str) -> str:
-    """`:A_button_(blood_type):` -> `a button blood type`: what a prompt may hold without meaning more than its words."""
+    """`:A_button_(blood_type):` -> `a button blood type`: only what a prompt reads as words."""
     plain = unicodedata.normalize("NFKD", raw.strip(":").replace("_", " ").replace("’", "'"))
     ascii_only = plain.encode("ascii", "ignore").decode().lower()
     return re.sub(r"\s+", " ", re.sub(r"[^a-z0-9&'.#* -]", " ", ascii_only)).strip()

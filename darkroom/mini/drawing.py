@@ -6,16 +6,20 @@ anything of the type `Draw` can stand in for this.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModel
 
 from darkroom.mini import loop, tokenizer
+from darkroom.mini.export import TEXT_PREFIX
 from darkroom.mini.networks import NATIVE_SIZE, alphas_cumprod, build_text, build_unet, build_vae
 from darkroom.mini.vae_stage import to_pictures, to_tensor
 
@@ -73,7 +77,8 @@ def predict_noise(networks: Networks, x: Tensor, sigma: float, states: Tensor, c
     with loop.autocast(x.device):
         both = networks.unet(scaled, times, encoder_hidden_states=states, return_dict=False)[0].float()
     without, with_prompt = both.chunk(2)
-    return without + cfg * (with_prompt - without)
+    guided: Tensor = without + cfg * (with_prompt - without)
+    return guided
 
 
 @torch.inference_mode()
@@ -91,7 +96,7 @@ def draw_batch(networks: Networks, requests: Sequence[DrawRequest]) -> list[Imag
     sigmas = sigmas_for(first.steps).tolist()
     kept = latent_of(networks, first) if first.init is not None else None
     x = noise * sigmas[0] if kept is None else kept[0] + noise * sigmas[0]
-    for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, following in pairwise(sigmas):
         eps = predict_noise(networks, x, sigma, states, cfg)
         x = x + eps * (following - sigma)
         if kept is not None:
@@ -105,7 +110,8 @@ def draw_batch(networks: Networks, requests: Sequence[DrawRequest]) -> list[Imag
 
 def latent_of(networks: Networks, request: DrawRequest) -> tuple[Tensor, Tensor]:
     """The first picture's latent and the mask at latent size, 1 where it may change."""
-    assert request.init is not None and request.mask is not None
+    assert request.init is not None
+    assert request.mask is not None
     image = to_tensor([np.asarray(request.init.convert("RGB"))]).to(networks.device)
     with loop.autocast(networks.device):
         latent = networks.vae.encode(image).latent_dist.mode().float()
@@ -143,14 +149,7 @@ def drawer(networks: Networks, batch: int = 25) -> Draw:
 
 def load_networks(path: Path, device: torch.device) -> Networks:
     """Reads the shipped weights file back through diffusers' converters."""
-    import yaml
-    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-    from safetensors.torch import load_file
-
-    from darkroom.mini.export import TEXT_PREFIX
-
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
-    yaml.safe_load(path.with_suffix(".yaml").read_text())
     text, unet, vae = build_text(), build_unet(), build_vae()
     unet.load_state_dict(convert_ldm_unet_checkpoint(dict(tensors), dict(unet.config)))
     vae.load_state_dict(convert_ldm_vae_checkpoint(dict(tensors), dict(vae.config)))

@@ -1,4 +1,4 @@
-"""Writes the weights file: the three networks under the names of the original latent diffusion code, fp16, and the YAML.
+"""Writes the weights file: the three networks under latent diffusion's original names, in fp16, and the YAML beside it.
 
 Knows both naming schemes. Knows nothing of how the networks were trained.
 """
@@ -54,7 +54,8 @@ def resnet_name(rest: str) -> str:
 def unet_name(name: str, residuals: int, attending: frozenset[int]) -> str:
     """One diffusers UNet name in the original scheme.
 
-    `residuals` is the number of residual blocks on the way down at each level, `attending` the up blocks with attention.
+    `residuals` is the number of residual blocks on the way down at each level, `attending` the up blocks with
+    attention.
     """
     for end, original in UNET_ENDS.items():
         if name.startswith(end):
@@ -160,5 +161,5 @@ def write_weights(
     )
     config = heading + yaml.safe_dump(ldm_config(), sort_keys=False)
     write_atomically(path, write)
-    write_atomically(path.with_suffix(".yaml"), lambda part: part.write_text(config) and None)
+    write_atomically(path.with_suffix(".yaml"), lambda part: part.write_text(config))
     return size

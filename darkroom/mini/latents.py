@@ -1,7 +1,7 @@
 """The cache of views: scenes encoded once, with several captions each, already as tokens.
 
-Knows scenes, the autoencoder and the tokenizer. A view is one placement of a scene at one size; diffusion then trains on
-the cache and never renders again.
+Knows scenes, the autoencoder and the tokenizer. A view is one placement of a scene at one size; diffusion then trains
+on the cache and never renders again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +35,8 @@ CAPTIONS = 6
 class Views:
     """Encoded views of one frame size.
 
-    latents fp16 [N, 4, S, S]; tokens int32 [N, 6, 77]; labels int16 [N, 4]: glyph, tint (-1: none), background (-1: white),
-    second glyph (-1: none).
+    latents fp16 [N, 4, S, S]; tokens int32 [N, 6, 77]; labels int16 [N, 4]: glyph, tint (-1: none), background (-1:
+    white), second glyph (-1: none).
     """
 
     latents: Tensor
@@ -80,6 +80,7 @@ def tokens_of(glyphs: Sequence[Glyph], scenes: Sequence[Scene], seed: int) -> Te
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover `count` rows."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
@@ -123,6 +124,7 @@ def build_views(
 
 
 def save_views(views: Views, path: Path) -> None:
+    """Writes the views."""
     content = {"latents": views.latents, "tokens": views.tokens, "labels": views.labels}
     loop.write_atomically(path, lambda part: torch.save(content, part))
 
@@ -148,8 +150,9 @@ def whitening(latents: Tensor) -> tuple[Tensor, Tensor]:
 def fold_whitening(vae: AutoencoderKL, mean: Tensor, matrix: Tensor) -> None:
     """Builds z -> matrix (z - mean) into the 1x1 convolutions on both sides of the latent space.
 
-    The scale factor of the file is then 1 and white noise meets latents of zero mean and unit covariance. The posterior's
-    variance is carried over as if the matrix were diagonal, which only the sampled encoding of img2img sees.
+    The scale factor of the file is then 1 and white noise meets latents of zero mean and unit covariance. The
+    posterior's variance is carried over as if the matrix were diagonal, which only the sampled encoding of img2img
+    sees.
     """
     into, out = vae.quant_conv, vae.post_quant_conv
     weight, bias = into.weight[:, :, 0, 0], into.bias

@@ -1,7 +1,7 @@
 """One training loop for every stage: budget, learning rate, averaged weights, checkpoints, progress.
 
-A stage brings its network, a loss of (step) and what to do now and then. All randomness of a step comes from the seed and
-the step's number, so a run that was stopped and resumed gives the weights of one that was not.
+A stage brings its network, a loss of (step) and what to do now and then. All randomness of a step comes from the seed
+and the step's number, so a run that was stopped and resumed gives the weights of one that was not.
 """
 
 import copy
@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import start_processes
 
 T = TypeVar("T")
 Batch = TypeVar("Batch")
@@ -123,15 +123,16 @@ def new_state(network: nn.Module, plan: Plan) -> State:
 
 
 def checkpoint_path(plan: Plan) -> Path:
+    """Where the stage keeps its state."""
     return plan.out / f"{plan.name}.pt"
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Whoever reads the file sees the old one or the new one, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     write(beside)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def save(state: State, plan: Plan) -> None:
@@ -163,7 +164,7 @@ def restore(state: State, plan: Plan) -> bool:
 def update_average(state: State, decay: float) -> None:
     """Moves the averaged weights; early on faster, so that the random start is soon forgotten."""
     rate = 1 - min(decay, (1 + state.step) / (10 + state.step))
-    averages = [p for p in state.average.parameters()]
+    averages: list[Tensor] = [p.detach() for p in state.average.parameters()]
     torch._foreach_lerp_(averages, [p.detach() for p in state.network.parameters()], rate)
 
 
@@ -186,7 +187,7 @@ def share_gradients(network: nn.Module) -> None:
     flat = torch.cat([grad.reshape(-1) for grad in grads])
     dist.all_reduce(flat)
     flat.div_(world())
-    parts = flat.split([grad.numel() for grad in grads])
+    parts = torch.split(flat, [grad.numel() for grad in grads])
     torch._foreach_copy_(grads, [part.view(grad.shape) for part, grad in zip(parts, grads, strict=True)])
 
 
@@ -204,7 +205,7 @@ def train_step(state: State, plan: Plan, loss: Tensor, progress: float) -> float
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(plan, state.step, progress) * group["scale"]
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     share_gradients(state.network)
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), plan.clip)
     if torch.isfinite(norm):
@@ -265,8 +266,8 @@ def run(
 def together(workers: int, job: Callable[[], None], folder: Path) -> None:
     """Runs the job in `workers` processes of one thread each, whose gradients are averaged.
 
-    On a shared machine that beats one process of many threads: those wait for each other at every operation, and each wait
-    lasts a time slice of whoever else computes. These meet once a step.
+    On a shared machine that beats one process of many threads: those wait for each other at every operation, and each
+    wait lasts a time slice of whoever else computes. These meet once a step.
     """
     if workers <= 1:
         job()
@@ -274,7 +275,8 @@ def together(workers: int, job: Callable[[], None], folder: Path) -> None:
     meeting = folder / ".meeting"
     meeting.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    mp.start_processes(_join, args=(workers, job, str(meeting.resolve())), nprocs=workers, start_method="fork")
+    arguments = (workers, job, str(meeting.resolve()))
+    start_processes(_join, args=arguments, nprocs=workers, start_method="fork")  # type: ignore[no-untyped-call]
 
 
 def _join(rank_here: int, workers: int, job: Callable[[], None], meeting: str) -> None:

@@ -1,7 +1,7 @@
 """Judges the embedded model and writes `docs/mini.md`: `python -m darkroom.mini.report`.
 
-Knows what each measurement asks for and how it is counted. Pictures come from a `Draw`, whichever engine stands behind it;
-only the nearest-object search looks into the autoencoder.
+Knows what each measurement asks for and how it is counted. Pictures come from a `Draw`, whichever engine stands behind
+it; only the nearest-object search looks into the autoencoder.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def draw_questions(glyphs: Sequence[Glyph], count: int) -> list[Question]:
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pictures: Sequence[np.ndarray]) -> Tensor:  # type: ignore[type-arg]
+def encode(vae: AutoencoderKL, pictures: Sequence[np.ndarray]) -> Tensor:
     """Posterior means of pictures of one size, [N, 4, S, S] fp32."""
     device = next(vae.parameters()).device
     parts = []
@@ -160,6 +160,7 @@ def draw_inpaint(draw: Draw) -> tuple[list[Image.Image], int]:
 
 
 def save(sheet: Image.Image, docs: Path, name: str) -> None:
+    """Writes one of the page's pictures."""
     (docs / "images").mkdir(parents=True, exist_ok=True)
     sheet.save(docs / "images" / f"mini-{name}.webp", quality=82, method=6)
 
@@ -191,23 +192,25 @@ def page(findings: Findings, weights_bytes: int) -> str:
     """The text of docs/mini.md."""
     first, five = findings.first / findings.asked, findings.five / findings.asked
     captions = ", ".join(f"*{prompt}*" for prompt in SHEET)
+    nearest = f"nearest of all {findings.objects} objects is the named one ({findings.asked} captions, 20 steps, CFG 5)"
+    size_mib = weights_bytes / 2**20
     return f"""# The embedded model
 
-`darkroom-mini` is a Stable Diffusion model in small: the same three networks, the same file layout, {weights_bytes / 2**20:.1f} MiB.
-It draws colour emoji at 128x128 and was trained on two CPU cores by `python -m darkroom.mini.train`, from nothing but the
-Noto emoji font (`fonts-noto-color-emoji`, OFL) and the Unicode names of its {findings.objects} distinct pictures.
+`darkroom-mini` is a Stable Diffusion model in small: the same three networks, the same file layout, {size_mib:.1f} MiB.
+It draws colour emoji at 128x128 and was trained on two CPU cores by `python -m darkroom.mini.train`, from nothing but
+the Noto emoji font (`fonts-noto-color-emoji`, OFL) and the Unicode names of its {findings.objects} distinct pictures.
 `make mini-report` writes this page.
 
 | measured | result | aim |
 |---|---|---|
-| nearest of all {findings.objects} objects is the named one ({findings.asked} captions, 20 steps, CFG 5) | {first:.1%} | 80 % |
+| {nearest} | {first:.1%} | 80 % |
 | the named one is among the five nearest | {five:.1%} | |
 | *apple* with negative prompt *red* is greener than without | {findings.apples_greener} of {APPLES} seeds | 8 |
 | pixels that a masked inpainting changes outside its mask | {findings.inpaint_changed} | 0 |
 | seconds for a picture while this page was made | {findings.seconds_per_picture:.2f} | 2 |
 
-Nearest means: by squared distance of VAE latents, over all objects at two sizes and nine positions, on the background that
-the caption names. Objects whose pictures are the same pixel for pixel count as one.
+Nearest means: by squared distance of VAE latents, over all objects at two sizes and nine positions, on the background
+that the caption names. Objects whose pictures are the same pixel for pixel count as one.
 
 ## A sheet
 
@@ -241,7 +244,8 @@ A cat, the mask, and the right half drawn anew as *tiger face*.
 
 ## The judged captions
 
-The first {min(96, findings.asked)}; beside each picture the object that its caption names. A red frame: another object was nearer.
+The first {min(96, findings.asked)}; beside each picture the object that its caption names.
+A red frame: another object was nearer.
 
 ![judged captions](images/mini-judged.webp)
 """
@@ -282,6 +286,7 @@ def make_report(draw: Draw, vae: AutoencoderKL, docs: Path, weights: Path, count
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Judges the embedded model and writes docs/mini.md.")
     parser.add_argument("--weights", type=Path, default=export.WEIGHTS)
     parser.add_argument("--docs", type=Path, default=DOCS)

@@ -1,7 +1,7 @@
 """Gives the text transformer a start: from its last state it must tell what the picture will be.
 
-The heads (object, colour, background, a coarse latent) are thrown away afterwards. Knows tokens and cached views; nothing
-of diffusion. Costs minutes and saves the cross attention most of its first hour.
+The heads (object, colour, background, a coarse latent) are thrown away afterwards. Knows tokens and cached views;
+nothing of diffusion. Costs minutes and saves the cross attention most of its first hour.
 """
 
 import torch
@@ -33,7 +33,9 @@ class TextWithHeads(nn.Module):
 
 def used_tokens(tokens: Tensor, empty: Tensor) -> Tensor:
     """The token ids that captions use, ascending; the end token, the highest of all, is the last."""
-    return torch.unique(torch.cat([tokens.flatten(), empty.flatten().to(tokens.dtype)])).long()
+    every = torch.cat([tokens.flatten(), empty.flatten().to(tokens.dtype)])
+    used: Tensor = torch.unique(every).long()
+    return used
 
 
 def compact(text: CLIPTextModel, used: Tensor) -> CLIPTextModel:
@@ -59,7 +61,8 @@ def end_states(text: CLIPTextModel, tokens: Tensor) -> Tensor:
     """The last layer's state at each caption's end token, [B, 128]."""
     states = text(input_ids=tokens).last_hidden_state
     ends = (tokens == text.config.vocab_size - 1).int().argmax(dim=1)
-    return states[torch.arange(len(tokens), device=tokens.device), ends]
+    at_end: Tensor = states[torch.arange(len(tokens), device=tokens.device), ends]
+    return at_end
 
 
 def draw_rows(views: Views, seed: int, step: int, size: int, worker: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,12 +82,13 @@ def text_loss(model: TextWithHeads, tokens: Tensor, labels: Tensor, latents: Ten
             h(state) for h in (model.glyph, model.tint, model.background, model.picture)
         )
     wanted = functional.avg_pool2d(latents.float(), 2).flatten(1)
-    return (
+    loss: Tensor = (
         functional.cross_entropy(glyph.float(), twins[labels[:, 0]])
         + 0.5 * functional.cross_entropy(tint.float(), labels[:, 1] + 1)
         + 0.5 * functional.cross_entropy(background.float(), labels[:, 2] + 1)
         + 2.0 * functional.mse_loss(picture.float(), wanted)
     )
+    return loss
 
 
 def train(
@@ -109,7 +113,7 @@ def train(
         rows, tokens, labels = draw_rows(views, plan.seed, step, size, loop.rank())
         return tokens, labels, views.latents[rows]
 
-    def loss_of(step: int, batch: tuple[Tensor, Tensor, Tensor], progress: float) -> tuple[Tensor, int]:
+    def loss_of(_step: int, batch: tuple[Tensor, Tensor, Tensor], _progress: float) -> tuple[Tensor, int]:
         tokens, labels, latents = (part.to(device) for part in batch)
         return text_loss(model, tokens, labels, latents, twins), len(tokens)
 

@@ -10,7 +10,7 @@ import gzip
 import json
 import zipfile
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from transformers import CLIPTokenizer
@@ -94,8 +94,7 @@ def build(source: Path, folder: Path = FOLDER) -> None:
         "NOTICE": NOTICE,
     }
     for name, text in files.items():
-        content = text.encode("utf-8")
-        write_atomically(folder / name, lambda path, content=content: path.write_bytes(content) and None)
+        write_atomically(folder / name, partial(Path.write_bytes, data=text.encode("utf-8")))
 
 
 @cache
@@ -111,6 +110,7 @@ def encode(captions: Sequence[str]) -> list[list[int]]:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Builds the CLIP tokenizer's files.")
     parser.add_argument("source", type=Path, help="open_clip_torch-*.whl or the folder of the package")
     parser.add_argument("folder", type=Path, nargs="?", default=FOLDER)

@@ -1,8 +1,9 @@
 """Trains darkroom-mini from nothing but the emoji font: `python -m darkroom.mini.train`.
 
 The stages, in order: vae (pictures to latents), cache (views as latents and tokens), text (a start for the text
-transformer), unet (text and UNet together), decoder (sharper pictures from the same latents). Each writes its checkpoint
-into the output folder and can be resumed; unet writes the weights file again and again on its way. Knows the order of things, not how they are done.
+transformer), unet (text and UNet together), decoder (sharper pictures from the same latents). Each writes its
+checkpoint into the output folder and can be resumed; unet writes the weights file again and again on its way. Knows
+the order of things, not how they are done.
 """
 
 import argparse
@@ -46,6 +47,7 @@ class Settings:
     weights: Path
 
     def plan(self, name: str, peak_lr: float, warmup_steps: int = 100, **more: float) -> loop.Plan:
+        """The plan of a stage."""
         minutes = self.minutes if self.minutes is not None else MINUTES[name]
         return loop.Plan(
             name=name,
@@ -60,6 +62,7 @@ class Settings:
 
 
 def train_vae(settings: Settings, glyphs: Sequence[Glyph]) -> None:
+    """The first stage."""
     plan = settings.plan("vae", 1e-3)
     vae_stage.train(glyphs, plan, settings.device, settings.resume)
 
@@ -86,6 +89,7 @@ def whiten(settings: Settings, glyphs: Sequence[Glyph]) -> None:
 
 
 def cache_path(settings: Settings, pixels: int, part: int) -> Path:
+    """Where a process keeps its views of one frame size."""
     return settings.out / f"views-{pixels}-{part}.pt"
 
 
@@ -208,6 +212,7 @@ def run_stage(stage: str, settings: Settings, glyphs: Sequence[Glyph]) -> None:
 
 
 def parse() -> tuple[str, Settings]:
+    """The stage and the settings that the command line asks for."""
     parser = argparse.ArgumentParser(description="Trains the embedded model.")
     parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
     parser.add_argument("--out", type=Path, default=Path("mini-run"), help="checkpoints, caches, sample sheets")
@@ -234,6 +239,7 @@ def parse() -> tuple[str, Settings]:
 
 
 def main() -> None:
+    """Runs the asked stages in order."""
     stage, settings = parse()
     settings.out.mkdir(parents=True, exist_ok=True)
     glyphs = load_glyphs()

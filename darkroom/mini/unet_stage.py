@@ -1,4 +1,4 @@
-"""Trains the UNet and the text transformer together on cached latents: predict the noise from a noisy latent and a caption.
+"""Trains the UNet and the text transformer together: predict the noise in a cached latent from its caption.
 
 Knows latents, tokens and the noise schedule. Knows nothing of pictures, except that `draw` can make some.
 """
@@ -48,9 +48,9 @@ def make_batch(views: Views, empty: Tensor, seed: int, step: int, size: int, wor
 def noisy(latents: Tensor, noise: Tensor, times: Tensor, pure: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The noisy latent, what must be predicted and the weight of the row.
 
-    A few rows at the noisy end get noise alone: sampling starts there, whereas this schedule's last latent still holds 7 %
-    of the picture (Lin et al. 2023, arXiv:2305.08891). Their target is the noise that would give the picture from it.
-    Weights are min-SNR (Hang et al. 2023, arXiv:2303.09556, eq. for noise prediction): min(SNR, gamma) / SNR.
+    A few rows at the noisy end get noise alone: sampling starts there, whereas this schedule's last latent still holds
+    7 % of the picture (Lin et al. 2023, arXiv:2305.08891). Their target is the noise that would give the picture from
+    it. Weights are min-SNR (Hang et al. 2023, arXiv:2303.09556, eq. for noise prediction): min(SNR, gamma) / SNR.
     """
     signal = alphas[times].sqrt()[:, None, None, None]
     sigma = (1 - alphas[times]).sqrt()[:, None, None, None]
@@ -70,10 +70,12 @@ def noise_loss(model: TextAndUnet, batch: Batch, alphas: Tensor) -> Tensor:
         states = model.text(input_ids=tokens).last_hidden_state
         predicted = model.unet(mixed, times, encoder_hidden_states=states, return_dict=False)[0]
     errors = (predicted.float() - target).square().mean(dim=(1, 2, 3))
-    return (errors * weight).mean()
+    loss: Tensor = (errors * weight).mean()
+    return loss
 
 
 def build(text: CLIPTextModel) -> TextAndUnet:
+    """The networks of this stage, the UNet untrained."""
     unet = build_unet()
     quicken_group_norms(unet)
     # On CPU the fused kernel's backward pass costs more than plain matrix products at these sizes.
@@ -105,7 +107,8 @@ def train(
 ) -> TextAndUnet:
     """Runs the stage on views of rising frame size (the native one first) and answers the averaged networks."""
     torch.manual_seed(plan.seed)
-    model = build(text).to(device, memory_format=torch.channels_last)
+    model = build(text).to(device)
+    model.unet.to(memory_format=torch.channels_last)
     state = loop.new_state(model, plan)
     if resume:
         loop.restore(state, plan)
@@ -119,7 +122,7 @@ def train(
         rows = max(1, size * native**2 // chosen.latents.shape[-1] ** 2)
         return make_batch(chosen, empty, plan.seed, step, rows, loop.rank())
 
-    def loss_of(step: int, batch: Batch, progress: float) -> tuple[Tensor, int]:
+    def loss_of(_step: int, batch: Batch, _progress: float) -> tuple[Tensor, int]:
         latents, tokens, times, noise, pure = (part.to(device) for part in batch)
         return noise_loss(model, (latents, tokens, times, noise, pure), alphas), len(tokens)
 

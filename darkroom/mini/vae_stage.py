@@ -1,7 +1,7 @@
 """Trains the autoencoder: emoji pictures to latents [B, 4, H/8, W/8] and back.
 
-Knows pictures and the autoencoder; nothing of captions or diffusion. It learns mostly on 64x64 crops, a quarter of the cost
-of a frame, and partly on whole frames, because group normalisation sees the whole picture at once.
+Knows pictures and the autoencoder; nothing of captions or diffusion. It learns mostly on 64x64 crops, a quarter of the
+cost of a frame, and partly on whole frames, because group normalisation sees the whole picture at once.
 """
 
 from collections.abc import Sequence
@@ -103,7 +103,8 @@ def colour_loss(latents: Tensor, images: Tensor) -> Tensor:
     with torch.no_grad():
         gram = rows.T @ rows / len(rows) + 1e-4 * torch.eye(rows.shape[1], device=rows.device)
         mapping = torch.linalg.solve(gram, rows.T @ wanted / len(rows))
-    return (rows @ mapping - wanted).abs().mean()
+    distance: Tensor = (rows @ mapping - wanted).abs().mean()
+    return distance
 
 
 def vae_loss(vae: AutoencoderKL, images: Tensor, noise: torch.Generator, progress: float = 1.0) -> Tensor:
@@ -115,7 +116,7 @@ def vae_loss(vae: AutoencoderKL, images: Tensor, noise: torch.Generator, progres
         sample = torch.randn(mean.shape, generator=noise).to(mean.device)
         drawn = vae.decode(mean + torch.exp(0.5 * log_var) * sample).sample
     kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
-    loss = reconstruction_loss(drawn.float(), images) + KL_WEIGHT * kl
+    loss: Tensor = reconstruction_loss(drawn.float(), images) + KL_WEIGHT * kl
     early = max(0.0, 1 - progress / 0.7)
     return loss + 2 * early * colour_loss(mean, images) if early > 0 else loss
 
@@ -147,13 +148,13 @@ def train(glyphs: Sequence[Glyph], plan: loop.Plan, device: torch.device, resume
         return vae_loss(vae, images.to(device), noise, progress), len(images)
 
     def draw_sheet(state: loop.State) -> None:
-        sheet(state.average, glyphs, str(plan.out / f"vae-{state.step:06d}.png"), device)  # type: ignore[arg-type]
+        sheet(state.average, glyphs, str(plan.out / f"vae-{state.step:06d}.png"), device)
 
     mine = loop.rank()
     loop.run(state, plan, lambda step: make_batch(glyphs, plan.seed, step, mine), loss_of, draw_sheet)
     if mine == 0:
         draw_sheet(state)
-    return state.average  # type: ignore[return-value]
+    return state.average
 
 
 def frame_batch(glyphs: Sequence[Glyph], seed: int, step: int, worker: int) -> Tensor:
@@ -186,12 +187,12 @@ def train_decoder(
         loop.restore(state, plan)
     mine = loop.rank()
 
-    def loss_of(step: int, images: Tensor, progress: float) -> tuple[Tensor, int]:
+    def loss_of(step: int, images: Tensor, _progress: float) -> tuple[Tensor, int]:
         side = images.shape[-1] // 8
         noise = torch.randn((len(images), 4, side, side), generator=loop.torch_rng(plan.seed, step, 60 + mine))
         return decoder_loss(vae, images.to(device), noise), len(images)
 
     loop.run(state, plan, lambda step: frame_batch(glyphs, plan.seed, step, mine), loss_of)
     if mine == 0:
-        sheet(state.average, glyphs, str(plan.out / f"decoder-{state.step:06d}.png"), device)  # type: ignore[arg-type]
-    return state.average  # type: ignore[return-value]
+        sheet(state.average, glyphs, str(plan.out / f"decoder-{state.step:06d}.png"), device)
+    return state.average

@@ -67,7 +67,8 @@ class Checkpoint:
     def fill(self, module: nn.Module, source: Callable[[str], str], dtype: torch.dtype, device: torch.device) -> None:
         """Give a module that was built on the meta device its weights; `source` maps its names to the file's.
 
-        A 1x1 convolution may enter a linear layer. Raises BadModelFile if a tensor is missing or has another shape.
+        Convolutions get channels-last order; one of 1x1 may enter a linear layer. Raises BadModelFile if a tensor is
+        missing or has another shape.
         """
         wanted = {name: (source(name), tuple(value.shape)) for name, value in module.state_dict().items()}
         missing = [key for key, _ in wanted.values() if key not in self.shapes]
@@ -86,8 +87,9 @@ class Checkpoint:
 
     def _read(self, key: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         # A copy even where nothing is converted: mapped pages would change, or vanish, with the file.
-        tensor: Tensor = self._file.get_tensor(key)
-        return tensor.reshape(shape).to(device=device, dtype=dtype, copy=True)
+        tensor: Tensor = self._file.get_tensor(key).reshape(shape)
+        order = torch.channels_last if len(shape) == 4 else torch.preserve_format
+        return tensor.to(device, dtype, copy=True, memory_format=order)
 
     def refuse_leftovers(self) -> None:
         """Raise BadModelFile if the file holds a tensor that went nowhere and is not known to be of no use."""

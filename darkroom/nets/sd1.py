@@ -55,7 +55,6 @@ def _unet(
     source = layout.unet_source(shapes, sizes["layers_per_block"])
     unet = build_unet(sizes)
     checkpoint.fill(unet, lambda name: UNET + source(name), dtype, device)
-    unet.to(memory_format=torch.channels_last)
     return unet
 
 
@@ -65,5 +64,4 @@ def _vae(checkpoint: Checkpoint, config: ModelConfig, device: torch.device, dtyp
     source = layout.vae_source(len(sizes["block_out_channels"]))
     vae = build_vae(sizes)
     checkpoint.fill(vae, lambda name: VAE + source(name), dtype, device)
-    vae.to(memory_format=torch.channels_last)
     return vae

@@ -1,6 +1,7 @@
 """Text to conditioning: CLIP's byte pairs, and its encoder with CLIP skip and emphasis. Knows no prompt syntax."""
 
 import html
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from importlib.resources.abc import Traversable
 from typing import Literal
 
 import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import CLIPTextModel
 
@@ -62,8 +63,6 @@ def clean(text: str) -> str:
 
 
 def _byte_pairs(folder: Traversable) -> Tokenizer:
-    import json
-
     vocabulary: dict[str, int] = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
     pairs = [
@@ -71,7 +70,6 @@ def _byte_pairs(folder: Traversable) -> Tokenizer:
     ]
     end = next(word for word, number in vocabulary.items() if number == EOS)
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs, end_of_word_suffix="</w>", unk_token=end))
-    tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),

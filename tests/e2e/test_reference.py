@@ -5,23 +5,17 @@ checkpoint is rebuilt from its script, bit for bit (0.7 GB, some seconds). `DARK
 that Darkroom covers, not only the selection.
 """
 
-import importlib.util
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.e2e.serving import Json, Server, pixels, serving
-
-RECORDED = Path(__file__).parents[3] / "shared/reference/a1111-1.10.1"
-NEEDED_BYTES = 3 * 2**30
 
 MEAN_LIMIT = 0.1
 """Mean difference in 8-bit levels. The original differs from itself by 0.01 with another thread count."""
@@ -54,60 +48,29 @@ THE_OTHERS = """
 
 CASES = SELECTION + THE_OTHERS if os.environ.get("DARKROOM_REFERENCE") == "all" else SELECTION
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not RECORDED.is_dir(), reason="the recordings (../shared/reference) are not here"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def original(recorded_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server in fp32 over the recordings' checkpoint."""
-    folder = tmp_path_factory.mktemp("reference")
-    if shutil.disk_usage(folder).free < NEEDED_BYTES:
-        pytest.skip("less than 3 GB of disk left")
-    if available_memory() < NEEDED_BYTES:
-        pytest.skip("less than 3 GB of memory left")
-    checkpoints = folder / "Stable-diffusion"
-    write_checkpoint(checkpoints)
-    try:
-        with serving(folder, "--precision", "fp32", "--ckpt-dir", str(checkpoints)) as server:
-            yield server
-    finally:
-        shutil.rmtree(checkpoints)
-
-
-def available_memory() -> int:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-
-
-def write_checkpoint(folder: Path) -> None:
-    """`small-a.safetensors` and its config, by the recordings' own script."""
-    found = importlib.util.spec_from_file_location("make_files", RECORDED / "make_files.py")
-    assert found is not None
-    assert found.loader is not None
-    script: Any = importlib.util.module_from_spec(found)
-    found.loader.exec_module(script)
-    shapes = json.loads((RECORDED / "shapes.json").read_text())
-    with np.load(RECORDED / "readout_a.npz") as readout:
-        tensors = script.build(shapes, 1, dict(readout))
-    script.write_safetensors(str(folder / "small-a.safetensors"), tensors)
-    shutil.copy(RECORDED / "small.yaml", folder / "small-a.yaml")
+    flags = ("--precision", "fp32", "--ckpt-dir", str(recorded_checkpoint.parent))
+    with serving(tmp_path_factory.mktemp("reference"), *flags) as server:
+        yield server
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_recorded_picture_is_drawn_again(original: Server, case: str) -> None:
-    asked: Json = json.loads((RECORDED / f"cases/{case}.json").read_text())
-    recorded: Json = json.loads((RECORDED / f"cases/{case}.response.json").read_text())["body"]
+def test_a_recorded_picture_is_drawn_again(original: Server, recordings: Path, case: str) -> None:
+    asked: Json = json.loads((recordings / f"cases/{case}.json").read_text())
+    expected: Json = json.loads((recordings / f"cases/{case}.response.json").read_text())["body"]
     answer = original.post(asked["path"], asked["body"])
-    assert len(answer["images"]) == len(recorded["images"])
-    for name, drawn in zip(recorded["images"], answer["images"], strict=True):
-        with Image.open(RECORDED / "cases" / name) as image:
+    assert len(answer["images"]) == len(expected["images"])
+    for name, drawn in zip(expected["images"], answer["images"], strict=True):
+        with Image.open(recordings / "cases" / name) as image:
             difference = np.abs(pixels(image) - pixels(drawn))
         worst, mean = int(difference.max()), float(difference.mean())
         assert worst <= WORST_LIMIT and mean <= MEAN_LIMIT, f"{name}: largest {worst}, mean {mean:.3f}"  # noqa: PT018
-    assert texts(answer) == texts(recorded)
+    assert texts(answer) == texts(expected)
 
 
 def texts(answer: Json) -> list[str]:

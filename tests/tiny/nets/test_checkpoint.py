@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from darkroom.errors import BadModelFile
+from darkroom.nets.catalog import embedded
 from darkroom.nets.network import Network
 from darkroom.nets.store import load
 from tests.tiny.checkpoints import tiny_weights, write_tiny_checkpoint
@@ -220,3 +221,12 @@ def test_heads_that_do_not_divide_the_channels_are_refused(tmp_path: Path) -> No
     config.write_text(config.read_text().replace("num_heads: 2", "num_heads: 3"))
     with pytest.raises(BadModelFile, match="3 attention heads"):
         load(path, config, CPU, torch.float32)
+
+
+@pytest.mark.skipif(embedded() is None, reason="the package was built without its model")
+def test_the_model_that_comes_with_the_package_loads() -> None:
+    path = embedded()
+    assert path is not None
+    network = load(path, path.with_suffix(".yaml"), CPU, torch.float32)
+    assert network.native_size in (128, 256)
+    assert network.decode(torch.zeros(1, 4, 16, 16)).shape == (1, 3, 128, 128)

@@ -1,10 +1,8 @@
 """Every network against what the original program computed from the same weights, in float32.
 
-The recordings lie in `../shared/reference`; their weights (2 GB) are written by its `make_files.py` into the folder
-that DARKROOM_REFERENCE_FILES names.
+The recordings lie in `../shared/reference`, and their weights are rebuilt; without them these tests are skipped.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,26 +14,17 @@ from darkroom.nets.network import Network
 from darkroom.nets.store import load
 from darkroom.nets.text import BOS, EOS
 
-ROOT = Path(__file__).parents[4]
-LATENTS = ROOT / "shared" / "reference" / "a1111-1.10.1" / "latents"
-MODELS = Path(os.environ.get("DARKROOM_REFERENCE_FILES", ROOT / "ref-files")) / "Stable-diffusion"
+LATENTS = Path(__file__).parents[4] / "shared/reference/a1111-1.10.1/latents"
 CPU = torch.device("cpu")
 NEGATIVE = [("blurry, lowres", 1.0)]
 SOFA = [("a cat on a red sofa", 1.0)]
-
-pytestmark = [
-    pytest.mark.skipif(not LATENTS.is_dir(), reason="the recordings of the original program are not here"),
-    pytest.mark.skipif(
-        not (MODELS / "small-a.safetensors").is_file(), reason="make_files.py has not written its models"
-    ),
-]
 
 Segments = list[tuple[str, float]]
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
-    return load(MODELS / "small-a.safetensors", MODELS / "small-a.yaml", CPU, torch.float32)
+def network(recorded_checkpoint: Path) -> Network:
+    return load(recorded_checkpoint, recorded_checkpoint.with_suffix(".yaml"), CPU, torch.float32)
 
 
 def recorded(case: str, name: str) -> Tensor:
@@ -125,8 +114,8 @@ def test_the_decoded_picture_is_the_original_s(network: Network) -> None:
     assert_close(network.decode(recorded("basic", "latent_000")), recorded("basic", "decoded_000"))
 
 
-def test_half_precision_stays_near_the_original() -> None:
-    network = load(MODELS / "small-a.safetensors", MODELS / "small-a.yaml", CPU, torch.bfloat16)
+def test_half_precision_stays_near_the_original(recorded_checkpoint: Path) -> None:
+    network = load(recorded_checkpoint, recorded_checkpoint.with_suffix(".yaml"), CPU, torch.bfloat16)
     decoded = network.decode(recorded("basic", "latent_000"))
     difference = (decoded - recorded("basic", "decoded_000")).abs()
     assert float(difference.mean()) < 0.01

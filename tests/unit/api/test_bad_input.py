@@ -50,6 +50,8 @@ def serves_on(client: TestClient) -> bool:
         ({"prompt": ["a"]}, "prompt"),
         ({"prompt": {"a": 1}}, "prompt"),
         ({"prompt": None}, "prompt"),
+        ({"prompt": "x" * 20_001}, "prompt"),
+        ({"negative_prompt": "x" * 20_001}, "negative_prompt"),
         ({"steps": None}, "steps"),
         ({"width": None}, "width"),
         ({"cfg_scale": None}, "cfg_scale"),

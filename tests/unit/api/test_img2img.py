@@ -181,16 +181,25 @@ def test_inpainting_fill_names_what_lies_under_the_mask(
 
 
 def test_options_of_img2img_reach_the_job(client: TestClient, engine: FakeEngine) -> None:
-    options = {"img2img_fix_steps": True, "img2img_extra_noise": 0.2, "initial_noise_multiplier": 0.8}
+    options = {"img2img_fix_steps": True, "img2img_extra_noise": 0.2}
     text = json.loads(post(client, noise(64, 64), override_settings=options)["info"])["infotexts"][0]
     init = engine.specs[0].init
     assert init is not None
-    assert (init.fix_steps, init.extra_noise, init.noise_multiplier) == (True, 0.2, 0.8)
-    assert "Noise multiplier: 0.8, Extra noise: 0.2" in text
-    post(client, noise(64, 64), initial_noise_multiplier=1.1)
-    init = engine.specs[1].init
-    assert init is not None
-    assert init.noise_multiplier == 1.1
+    assert (init.fix_steps, init.extra_noise, init.noise_multiplier) == (True, 0.2, 1.0)
+    assert "Extra noise: 0.2" in text
+
+
+def test_the_noise_multiplier_is_the_requests_or_the_servers_but_never_an_overrides(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    picture = to_base64(noise(64, 64))
+    override = {"init_images": [picture], "override_settings": {"initial_noise_multiplier": 1.2}}
+    answer = client.post(ROUTE, json=override)
+    assert answer.headers["X-Darkroom-Ignored"] == "override_settings.initial_noise_multiplier"
+    assert "Noise multiplier: 0.8" in post(client, noise(64, 64), initial_noise_multiplier=0.8)["info"]
+    client.post("/sdapi/v1/options", json={"initial_noise_multiplier": 1.1})
+    post(client, noise(64, 64))
+    assert [spec.init and spec.init.noise_multiplier for spec in engine.specs] == [1.0, 0.8, 1.1]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +225,29 @@ def test_a_bad_start_is_refused_by_name(client: TestClient, fields: dict[str, An
     assert answer.status_code == status
     assert named in answer.text
     assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("fill", [0, 1, 2])
+def test_a_latent_stretch_hands_the_picture_over_as_it_is(client: TestClient, engine: FakeEngine, fill: int) -> None:
+    picture, mask = noise(96, 48), box_mask(96, 48, (8, 8, 40, 40))
+    post(client, picture, resize_mode=3)
+    post(client, picture, resize_mode=3, mask=to_base64(mask), inpaint_full_res=False, inpainting_fill=fill)
+    for spec in engine.specs:
+        assert spec.init is not None
+        assert spec.init.pictures[0].shape == (48, 96, 3)
+    assert engine.specs[1].init is not None
+    assert engine.specs[1].init.latent_mask is not None
+    assert engine.specs[1].init.latent_mask.shape == (8, 8)
+
+
+@pytest.mark.parametrize("size", [(4, 64), (2100, 2100)])
+def test_a_latent_stretch_of_a_picture_that_cannot_be_encoded_is_refused(
+    client: TestClient, size: tuple[int, int]
+) -> None:
+    picture = to_base64(Image.new("L", size))
+    answer = client.post(ROUTE, json={"init_images": [picture], "resize_mode": 3})
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "limit_exceeded"
 
 
 @pytest.mark.parametrize("mask", ["", "notanimage"])

@@ -218,6 +218,13 @@ def test_fields_without_effect_are_named(client: TestClient) -> None:
     ]
 
 
+def test_tags_of_extra_networks_are_named_unless_they_were_switched_off(client: TestClient, engine: FakeEngine) -> None:
+    fields = {"prompt": "a cat <lora:detail:0.5>"}
+    assert client.post(ROUTE, json=fields).headers["X-Darkroom-Ignored"] == "prompt <lora:detail:0.5>"
+    assert "X-Darkroom-Ignored" not in client.post(ROUTE, json={**fields, "disable_extra_networks": True}).headers
+    assert engine.specs[0].prompt == fields["prompt"]
+
+
 def test_a_request_with_every_default_spelled_out_names_nothing(client: TestClient) -> None:
     echo = post(client)["parameters"]
     answer = client.post(ROUTE, json=echo)
@@ -290,6 +297,16 @@ def test_a_churn_option_that_is_not_neutral_beats_the_request_and_is_recorded(
     text = info(client, s_churn=10, override_settings={"s_churn": 3})["infotexts"][0]
     assert engine.specs[1].s_churn == 3
     assert "Sigma churn: 3.0" in text
+
+
+def test_comments_are_neither_drawn_nor_recorded(client: TestClient, engine: FakeEngine) -> None:
+    fields = {"prompt": "a cat # not a dog\non a sofa", "negative_prompt": "# nothing"}
+    body = post(client, **fields)
+    assert engine.specs[0].prompt == json.loads(body["info"])["prompt"] == "a cat \non a sofa"
+    assert not engine.specs[0].negative_prompt.strip()
+    assert body["parameters"]["prompt"] == fields["prompt"]
+    post(client, **fields, override_settings={"enable_prompt_comments": False})
+    assert engine.specs[1].prompt == fields["prompt"]
 
 
 def test_the_answer_names_its_job(client: TestClient) -> None:

@@ -200,3 +200,9 @@ def test_watchers_of_an_ended_job_still_get_its_result() -> None:
 
     assert asyncio.run(watch(job)) == ["done"]
     assert len(outcome(job).pictures) == 1
+
+
+def test_a_picture_of_another_size_is_stretched_as_a_latent() -> None:
+    picture = np.full((64, 48, 3), 200, np.uint8)
+    [drawn] = draw(make_spec(init=InitImage(pictures=(picture,), denoising_strength=0.5)))
+    assert drawn.shape == (32, 32, 3)
