@@ -101,7 +101,7 @@ def test_progress_comes_in_order_and_previews_show_the_running_picture(engine: L
 def test_a_cancelled_job_ends_within_one_evaluation(engine: LocalEngine) -> None:
     async def cancel() -> list[str]:
         job_id = engine.submit(tiny_spec(steps=150))
-        states = []
+        states: list[str] = []
         async for event in engine.events(job_id):
             states.append(event.status.state)
             if event.status.step == 2:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from darkroom.engine.lane import batch_key, row_count
-from darkroom.jobs.ops import Cond, Decode, Denoise, EncodeImage, EncodeText, Row
+from darkroom.jobs.ops import Cond, Decode, Denoise, EncodeImage, EncodeText, Op, Row
 
 
 def denoise(*, checkpoint: str = "a", size: int = 8, sigma: float = 1.0, tokens: int = 77, rows: int = 2) -> Denoise:
@@ -22,7 +22,7 @@ def test_checkpoint_shape_and_text_length_keep_rows_apart() -> None:
 
 
 def test_every_kind_of_question_is_its_own_batch() -> None:
-    ops = [
+    ops: list[Op] = [
         denoise(),
         Decode(checkpoint="a", latent=torch.zeros(4, 8, 8)),
         EncodeImage(checkpoint="a", picture=np.zeros((64, 64, 3), np.uint8)),
