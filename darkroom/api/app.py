@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -27,7 +28,7 @@ def create_app(settings: Settings, engine: Engine, options_store: Options) -> Fa
         yield
         engine.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # its pages under /docs load nothing from elsewhere
         title="Darkroom",
         version=__version__,
         summary="A Stable Diffusion image server that speaks AUTOMATIC1111's API.",
