@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STOPPED = "the device has stopped; the server's log says why"
 REMEMBERED_JOBS = 256
 REMEMBERED_RESULTS = 8
 
@@ -41,7 +42,7 @@ class LocalEngine:
         self._catalogue = Catalogue(settings)
         self._jobs: dict[str, Job] = {}
         self._lock = Lock()
-        self._ready = False
+        self._ready = self._stopped = False
         self._loop: Future[Loop] = Future()
         self._runner: NetworkRunner | None = None
         self._thread = Thread(target=self._work, name="device", daemon=True)
@@ -51,10 +52,10 @@ class LocalEngine:
 
     def submit(self, spec: JobSpec) -> str:
         self._catalogue.get(spec.checkpoint)
-        if not self._thread.is_alive():
-            raise DarkroomError("the device thread has stopped; the server's log says why")
         job = Job(secrets.token_hex(8), spec)
         with self._lock:
+            if self._stopped:
+                raise DarkroomError(STOPPED)
             queued = sum(job.status.state == "queued" for job in self._jobs.values())
             if queued >= self._settings.max_queue:
                 raise Busy(f"{queued} jobs are waiting already; at most {self._settings.max_queue} may")
@@ -87,6 +88,8 @@ class LocalEngine:
 
     async def preview(self, job_id: str) -> Picture | None:
         job = self._get(job_id)
+        if self._stopped:
+            return None
         shown: Future[Picture | None] = Future()
 
         def show() -> None:
@@ -115,6 +118,16 @@ class LocalEngine:
     # The device thread.
 
     def _work(self) -> None:
+        try:
+            self._start().run()
+        except Exception as error:  # the device boundary: without this thread nothing more can be drawn
+            log.critical("the device has stopped: %s", error, exc_info=not isinstance(error, DarkroomError))
+            if not self._loop.done():
+                self._loop.set_exception(error)
+        finally:
+            self._abandon()
+
+    def _start(self) -> Loop:
         keep_freed_memory()  # before torch makes its first tensor
         from darkroom.engine.loop import Loop
         from darkroom.engine.runner import NetworkRunner
@@ -124,10 +137,15 @@ class LocalEngine:
         loop = Loop(self._runner, max_lanes=settings.max_lanes, max_rows=settings.max_rows, exact=settings.exact)
         loop.post(self._warm_up)
         self._loop.set_result(loop)
-        try:
-            loop.run()
-        finally:
-            self._ready = False
+        return loop
+
+    def _abandon(self) -> None:
+        """Refuse new jobs and give an end to those that have none: their device is gone."""
+        with self._lock:
+            self._ready, self._stopped = False, True
+            for job in self._jobs.values():
+                if not job.ended:
+                    job.end("failed", DarkroomError(STOPPED))
 
     def _warm_up(self) -> None:
         assert self._runner is not None
@@ -144,7 +162,14 @@ class LocalEngine:
         return self._runner.preview(job.spec.checkpoint, latents[0]) if latents else None
 
     def _post(self, message: Callable[[Loop], None]) -> None:
-        self._loop.add_done_callback(lambda started: started.result().post(lambda: message(started.result())))
+        """Have the device thread call `message` once it runs; dropped if it never does."""
+
+        def deliver(started: Future[Loop]) -> None:
+            if started.exception() is None:
+                loop = started.result()
+                loop.post(lambda: message(loop))
+
+        self._loop.add_done_callback(deliver)
 
     # Bookkeeping.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from darkroom.engine.catalogue import Catalogue
-from darkroom.errors import OutOfDeviceMemory
+from darkroom.errors import BadRequest, OutOfDeviceMemory
 from darkroom.jobs.ops import Answer, Cond, Decode, Denoise, EncodeImage, EncodeText, Op, Program, Row
 from darkroom.jobs.programs import program
 from darkroom.jobs.spec import JobSpec, Picture
@@ -167,7 +167,11 @@ def to_pictures(pixels: Tensor) -> list[Picture]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a setting means: "auto" is CUDA where there is one."""
+    """The device that a setting means: "auto" is CUDA where there is one. Raises BadRequest for CUDA where there is
+    none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadRequest("device", name, "auto or cpu: torch sees no CUDA device here")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)

@@ -99,7 +99,8 @@ class Catalog:
             try:
                 self._hashes.get(path, self._stop.is_set)
             except OSError as error:
-                logger.warning("%s: no hash: %s", path, error)
+                if not self._stop.is_set():
+                    logger.warning("%s: no hash: %s", path, error)
 
 
 class _Hashes:

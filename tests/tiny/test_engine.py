@@ -10,7 +10,7 @@ import pytest
 
 from darkroom.engine.client import Event, result
 from darkroom.engine.local import LocalEngine
-from darkroom.errors import Busy, UnknownName
+from darkroom.errors import Busy, DarkroomError, UnknownName
 from darkroom.jobs.spec import JobSpec, Picture
 from darkroom.settings import Settings
 from tests.tiny.checkpoints import write_tiny_checkpoint
@@ -138,3 +138,18 @@ def test_a_broken_checkpoint_fails_its_job_and_the_engine_goes_on(tmp_path: Path
         draw(engine, tiny_spec(checkpoint="a-broken.safetensors"))
     assert draw(engine, tiny_spec())[0].status.state == "done"
     engine.close()
+
+
+def test_a_device_that_cannot_start_fails_its_jobs_instead_of_keeping_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr("darkroom.engine.runner.NetworkRunner.__init__", broken)
+    engine = LocalEngine(make_settings(tmp_path))
+    with pytest.raises(DarkroomError, match="the device has stopped"):
+        draw(engine, tiny_spec())
+    engine.close()
+    assert not engine.ready()
+    assert "no such device" in caplog.text
