@@ -50,6 +50,7 @@ class Plan:
     peak_lr: float = 5e-4
     final_lr: float = 0.03  # of the peak
     warmup_steps: int = 100
+    hold: float = 0.0  # the share of the budget for which the rate stays at its peak
     weight_decay: float = 0.01
     ema_decay: float = 0.999
     clip: float = 1.0
@@ -100,8 +101,9 @@ def prefetch(make: Callable[[int], T], first: int, ahead: int = 3) -> Generator[
 
 
 def learning_rate(plan: Plan, step: int, progress: float) -> float:
-    """Linear warm-up, then a cosine down to a small share of the peak."""
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    """Linear warm-up, the peak, then a cosine down to a small share of it."""
+    falling = max(0.0, progress - plan.hold) / (1 - plan.hold)
+    cosine = 0.5 * (1 + math.cos(math.pi * falling))
     warm = min(1.0, (step + 1) / plan.warmup_steps)
     return plan.peak_lr * warm * (plan.final_lr + (1 - plan.final_lr) * cosine)
 

@@ -57,6 +57,7 @@ class Settings:
             peak_lr=peak_lr,
             warmup_steps=warmup_steps,
             ema_decay=more.get("ema_decay", 0.999),
+            hold=more.get("hold", 0.0),
             slower=(("text.", more["text_scale"]),) if "text_scale" in more else (),
         )
 
@@ -169,7 +170,7 @@ def write_everything(settings: Settings, model: TextAndUnet, used: Tensor, vae: 
 
 def train_unet(settings: Settings, glyphs: Sequence[Glyph]) -> None:  # noqa: ARG001 - all stages are called alike
     """The diffusion stage."""
-    plan = settings.plan("unet", 1.2e-3, warmup_steps=200, text_scale=0.4)
+    plan = settings.plan("unet", 1.2e-3, warmup_steps=200, text_scale=0.4, ema_decay=0.998, hold=0.6)
     vae, cached = load_vae(settings), read_cache(settings)
 
     def draw_sheet(state: loop.State) -> None:
