@@ -60,7 +60,7 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 
 bench: $(DEV)
-	$(BIN)/python -m bench $(ARGS)
+	TRANSFORMERS_VERBOSITY=error $(BIN)/python -m bench $(ARGS)
 
 mini-report: $(DEV)
 	$(BIN)/python -m darkroom.mini.report $(ARGS)

@@ -21,6 +21,7 @@ from transformers import CLIPTextModel
 from darkroom.mini import loop, tokenizer
 from darkroom.mini.export import TEXT_PREFIX
 from darkroom.mini.networks import NATIVE_SIZE, alphas_cumprod, build_text, build_unet, build_vae
+from darkroom.mini.norms import quicken_group_norms
 from darkroom.mini.vae_stage import to_pictures, to_tensor
 
 
@@ -157,6 +158,7 @@ def load_networks(path: Path, device: torch.device) -> Networks:
     moved = [network.to(device).eval().requires_grad_(False) for network in (text, unet, vae)]
     for network in moved[1:]:
         network.to(memory_format=torch.channels_last)
+        quicken_group_norms(network)
     return Networks(text=text, unet=unet, vae=vae, device=device)
 
 

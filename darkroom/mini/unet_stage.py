@@ -18,7 +18,7 @@ from darkroom.mini.norms import quicken_group_norms
 
 DROP_CAPTION = 0.1
 SNR_GAMMA = 5.0
-# Gives errors of the picture a weight at high noise too. There the caption alone decides, and plain noise prediction counts
+# Gives errors of the picture a weight at high noise too. There the caption alone decides, and noise prediction counts
 # an error of the picture by its SNR, next to nothing: right colours then come long before right shapes.
 SNR_FLOOR = 0.2
 # So many rows are swapped for plain ones, single objects on white, which the views hold at about 70 %.
