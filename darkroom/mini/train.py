@@ -2,8 +2,9 @@
 
 The stages, in order: vae (pictures to latents), cache (views as latents and tokens), text (a start for the text
 transformer), unet (text and UNet together), decoder (sharper pictures from the same latents). Each writes its
-checkpoint into the output folder and can be resumed; unet writes the weights file again and again on its way. Knows
-the order of things, not how they are done.
+checkpoint into the output folder and can be resumed; unet writes the weights file again and again on its way. To train
+on from a weights file where no checkpoints are left: unpack, then cache --resume, then unet. Knows the order of things,
+not how they are done.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from darkroom.mini.networks import TextAndUnet, build_text, build_vae
 from darkroom.mini.norms import quicken_group_norms
 
 STAGES = ("vae", "cache", "text", "unet", "decoder")
+UNPACK, START_TEXT, START_UNET = "unpack", "start-text.pt", "start-unet.pt"
 MINUTES = {"vae": 30.0, "text": 4.0, "unet": 80.0, "decoder": 10.0}
 # Frame size, views of a glyph, every how manieth glyph, only single objects that fill the frame.
 CACHES = ((128, 10, 1, False), (256, 1, 1, True), (512, 1, 4, True))
@@ -148,10 +150,21 @@ def train_text(settings: Settings, glyphs: Sequence[Glyph]) -> None:
         loop.write_atomically(path, lambda part: torch.save(text.state_dict(), part))
 
 
+def unpack(settings: Settings) -> None:
+    """Makes the output folder one in which all that the weights file holds was learnt already."""
+    networks = drawing.load_networks(settings.weights, torch.device("cpu"))
+    for module, name in ((networks.vae, "vae-final.pt"), (networks.text, START_TEXT), (networks.unet, START_UNET)):
+        state = module.state_dict()
+        loop.write_atomically(settings.out / name, lambda path, state=state: torch.save(state, path))  # type: ignore[misc]
+
+
 def load_text(settings: Settings, used: Tensor) -> CLIPTextModel:
-    """The text transformer that the text stage left, or an untrained one."""
+    """The text transformer that the text stage left, or the one that was unpacked, or an untrained one."""
     torch.manual_seed(settings.seed)
-    text = text_stage.compact(build_text(), used)
+    whole = build_text()
+    if (settings.out / START_TEXT).exists():
+        whole.load_state_dict(torch.load(settings.out / START_TEXT, weights_only=True))
+    text = text_stage.compact(whole, used)
     path = settings.out / "text-final.pt"
     if path.exists():
         text.load_state_dict(torch.load(path, weights_only=True))
@@ -177,9 +190,11 @@ def train_unet(settings: Settings, glyphs: Sequence[Glyph]) -> None:  # noqa: AR
         assert isinstance(state.average, TextAndUnet)
         write_everything(settings, state.average, cached.used, vae, settings.out / f"unet-{state.step:06d}.png")
 
-    text = load_text(settings, cached.used)
+    model = unet_stage.build(load_text(settings, cached.used))
+    if (settings.out / START_UNET).exists():
+        model.unet.load_state_dict(torch.load(settings.out / START_UNET, weights_only=True))
     model = unet_stage.train(
-        text, cached.views, cached.empty, plan, settings.device, settings.resume, settings.batch, draw_sheet
+        model, cached.views, cached.empty, plan, settings.device, settings.resume, settings.batch, draw_sheet
     )
     if loop.rank() == 0:
         write_everything(settings, model, cached.used, vae, settings.out / "unet-final.png")
@@ -215,7 +230,7 @@ def run_stage(stage: str, settings: Settings, glyphs: Sequence[Glyph]) -> None:
 def parse() -> tuple[str, Settings]:
     """The stage and the settings that the command line asks for."""
     parser = argparse.ArgumentParser(description="Trains the embedded model.")
-    parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
+    parser.add_argument("--stage", choices=[*STAGES, UNPACK, "all"], default="all")
     parser.add_argument("--out", type=Path, default=Path("mini-run"), help="checkpoints, caches, sample sheets")
     parser.add_argument("--weights", type=Path, default=export.WEIGHTS, help="the weights file to write")
     parser.add_argument("--minutes", type=float, help="of training, for the chosen stage")
@@ -243,6 +258,9 @@ def main() -> None:
     """Runs the asked stages in order."""
     stage, settings = parse()
     settings.out.mkdir(parents=True, exist_ok=True)
+    if stage == UNPACK:
+        unpack(settings)
+        return
     glyphs = load_glyphs()
     for name in STAGES if stage == "all" else (stage,):
         run_stage(name, settings, glyphs)

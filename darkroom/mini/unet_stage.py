@@ -110,7 +110,7 @@ SIZE_SHARES = (0.6, 0.22, 0.18)  # of the late steps, at 128, 256 and 512
 
 
 def train(
-    text: CLIPTextModel,
+    model: TextAndUnet,
     views: Sequence[Views],
     empty: Tensor,
     plan: loop.Plan,
@@ -121,7 +121,7 @@ def train(
 ) -> TextAndUnet:
     """Runs the stage on views of rising frame size (the native one first) and answers the averaged networks."""
     torch.manual_seed(plan.seed)
-    model = build(text).to(device)
+    model = model.to(device)
     model.unet.to(memory_format=torch.channels_last)
     state = loop.new_state(model, plan)
     if resume:
