@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from darkroom.engine.allocator import keep_freed_memory
 from darkroom.mini import drawing, export, loop
 from darkroom.mini.dataset import BACKGROUNDS, WHITE, Glyph, Item, Rgb, Scene, article, load_glyphs, render
 from darkroom.mini.drawing import Draw, DrawRequest
@@ -291,6 +292,7 @@ def make_report(draw: Draw, vae: AutoencoderKL, docs: Path, weights: Path, count
 
 def main() -> None:
     """The command line."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description="Judges the embedded model and writes docs/mini.md.")
     parser.add_argument("--weights", type=Path, default=export.WEIGHTS)
     parser.add_argument("--docs", type=Path, default=DOCS)

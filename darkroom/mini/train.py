@@ -18,6 +18,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from darkroom.engine.allocator import keep_freed_memory
 from darkroom.mini import drawing, export, latents, loop, text_stage, tokenizer, unet_stage, vae_stage
 from darkroom.mini.dataset import Glyph, load_glyphs
 from darkroom.mini.networks import TextAndUnet, build_text, build_vae
@@ -256,6 +257,7 @@ def parse() -> tuple[str, Settings]:
 
 def main() -> None:
     """Runs the asked stages in order."""
+    keep_freed_memory()
     stage, settings = parse()
     settings.out.mkdir(parents=True, exist_ok=True)
     if stage == UNPACK:
