@@ -11,8 +11,8 @@ from PIL import Image
 URL = os.environ.get("DARKROOM_URL", "http://127.0.0.1:7860")
 TARGET = Path(__file__).parent / "images" / "hero.png"
 PROMPTS = (
-    ("puppy dog", "a red apple", "rocket", "a blue dog", "snowman", "octopus"),
-    ("pizza", "a cat and a red apple", "sunflower", "sailboat", "a tree on a yellow background", "red heart"),
+    ("avocado", "tomato", "yellow heart", "flag of Finland", "smiling face with sunglasses", "peach"),
+    ("strawberry", "boot", "watermelon", "balloon", "tulip", "jack-o-lantern"),
 )
 SIDE = 128
 
@@ -38,7 +38,7 @@ def main() -> None:
     sheet = Image.new("RGB", (SIDE * len(PROMPTS[0]), SIDE * len(PROMPTS)), "white")
     for y, row in enumerate(PROMPTS):
         for x, prompt in enumerate(row):
-            sheet.paste(draw(prompt, seed=1), (x * SIDE, y * SIDE))
+            sheet.paste(draw(prompt, seed=7), (x * SIDE, y * SIDE))
     TARGET.parent.mkdir(exist_ok=True)
     sheet.save(TARGET, optimize=True)
     print(TARGET)
