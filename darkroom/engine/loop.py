@@ -64,7 +64,7 @@ class Loop:
         self._mail.put(message)
 
     def run(self) -> None:
-        """Work until `stop`. Whatever ends it, no job is left without an end."""
+        """Work until `stop`, then cancel what is left. After an exception the jobs are the caller's to fail."""
         try:
             with self._runner.session():
                 while self._open:
@@ -72,8 +72,8 @@ class Loop:
         finally:
             while not self._mail.empty():
                 self._mail.get()()
-            for job in [*self._running, *self._queue]:
-                job.end("cancelled")
+        for job in [*self._running, *self._queue]:
+            job.end("cancelled")
 
     def cycle(self) -> None:
         """One turn: messages, admission, one batch. Waits for a message when there is nothing to do."""

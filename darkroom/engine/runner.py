@@ -167,9 +167,7 @@ def to_pictures(pixels: Tensor) -> list[Picture]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a setting means: "auto" is CUDA where there is one. Raises BadRequest for CUDA where there is
-    none.
-    """
+    """The device that a setting means: "auto" is CUDA where there is one. Raises BadRequest where CUDA is missing."""
     if name == "cuda" and not torch.cuda.is_available():
         raise BadRequest("device", name, "auto or cpu: torch sees no CUDA device here")
     if name == "auto":

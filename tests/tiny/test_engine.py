@@ -153,3 +153,14 @@ def test_a_device_that_cannot_start_fails_its_jobs_instead_of_keeping_them(
     engine.close()
     assert not engine.ready()
     assert "no such device" in caplog.text
+
+
+def test_a_device_that_breaks_down_fails_the_job_it_was_working_on(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken down")
+
+    monkeypatch.setattr("darkroom.engine.loop.Loop._pick", broken)
+    with pytest.raises(DarkroomError, match="the device has stopped"):
+        draw(engine, tiny_spec())
