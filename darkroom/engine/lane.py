@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from torch import Tensor
 
-from darkroom.jobs.ops import Answer, Decode, Denoise, EncodeImage, EncodeText, Interrupted, Op, Program
+from darkroom.jobs.ops import Answer, Decode, Denoise, EncodeImage, EncodeText, Interrupted, Op, Program, Upscale
 from darkroom.jobs.spec import Picture
 
 
@@ -79,15 +79,17 @@ class Lane:
 def batch_key(op: Op) -> Hashable:
     """Questions with equal keys can be answered by one forward pass."""
     match op:
-        case Denoise(checkpoint=checkpoint, rows=rows):
+        case Denoise(model=model, rows=rows):
             lengths = {len(row.cond.context) for row in rows}
-            return "denoise", checkpoint, tuple(rows[0].x.shape), tuple(sorted(lengths))
-        case Decode(checkpoint=checkpoint, latent=latent):
-            return "decode", checkpoint, tuple(latent.shape)
-        case EncodeImage(checkpoint=checkpoint, picture=picture):
-            return "encode image", checkpoint, picture.shape
-        case EncodeText(checkpoint=checkpoint):
-            return "encode text", checkpoint
+            return "denoise", model, tuple(rows[0].x.shape), tuple(sorted(lengths))
+        case Decode(model=model, latent=latent):
+            return "decode", model, tuple(latent.shape)
+        case EncodeImage(model=model, picture=picture):
+            return "encode image", model, picture.shape
+        case EncodeText(model=model):
+            return "encode text", model
+        case Upscale(upscaler=upscaler, picture=picture, size=size):
+            return "upscale", upscaler, picture.shape, size
 
 
 def row_count(op: Op) -> int:

@@ -159,7 +159,7 @@ class LocalEngine:
     def _preview(self, job: Job) -> Picture | None:
         assert self._runner is not None
         latents = [lane.x0 for lane in job.lanes if lane.x0 is not None]
-        return self._runner.preview(job.spec.checkpoint, latents[0]) if latents else None
+        return self._runner.preview(job.spec.model, latents[0]) if latents else None
 
     def _post(self, message: Callable[[Loop], None]) -> None:
         """Have the device thread call `message` once it runs; dropped if it never does."""

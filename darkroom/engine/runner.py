@@ -12,9 +12,9 @@ from torch import Tensor
 
 from darkroom.engine.catalogue import Catalogue
 from darkroom.errors import BadRequest, OutOfDeviceMemory
-from darkroom.jobs.ops import Answer, Cond, Decode, Denoise, EncodeImage, EncodeText, Op, Program, Row
+from darkroom.jobs.ops import Answer, Cond, Decode, Denoise, EncodeImage, EncodeText, Op, Program, Row, Upscale
 from darkroom.jobs.programs import program
-from darkroom.jobs.spec import JobSpec, Picture
+from darkroom.jobs.spec import JobSpec, Model, Picture
 from darkroom.nets.network import Network
 from darkroom.nets.precision import choose_dtype
 from darkroom.nets.store import Store
@@ -60,7 +60,7 @@ class NetworkRunner:
         return answers
 
     def _answer(self, ops: Sequence[Op]) -> list[Answer]:
-        network = self._network(ops[0].checkpoint)
+        network = self._network(ops[0].model)
         match ops[0]:
             case Denoise():
                 return self._denoise(network, [op for op in ops if isinstance(op, Denoise)])
@@ -71,6 +71,8 @@ class NetworkRunner:
                 return _encode_images(network, [op.picture for op in ops if isinstance(op, EncodeImage)])
             case EncodeText():
                 return [self._encode_text(network, op) for op in ops if isinstance(op, EncodeText)]
+            case Upscale():
+                raise NotImplementedError
 
     def _denoise(self, network: Network, ops: Sequence[Denoise]) -> list[list[Tensor]]:
         rows = [row for op in ops for row in op.rows]
@@ -86,11 +88,11 @@ class NetworkRunner:
         texts.move_to_end(op)
         return texts[op]
 
-    def preview(self, checkpoint: str, latent: Tensor) -> Picture:
+    def preview(self, model: Model, latent: Tensor) -> Picture:
         """A latent as it stands: by a linear map at 1/8 of the size where the latent space has a known one, else
         decoded.
         """
-        network = self._network(checkpoint)
+        network = self._network(model)
         if network.latent_rgb is None:
             pixels = network.decode(latent[None])
         else:
@@ -99,15 +101,16 @@ class NetworkRunner:
 
     def warm_up(self, checkpoint: str) -> None:
         """Load a checkpoint and run each of its networks once."""
-        network = self._network(checkpoint)
-        [cond] = self._encode_text(network, EncodeText(checkpoint=checkpoint, texts=("",)))
+        model = Model(checkpoint=checkpoint)
+        network = self._network(model)
+        [cond] = self._encode_text(network, EncodeText(model=model, texts=("",)))
         side = network.native_size // 8
         latent = torch.zeros(network.latent_channels, side, side, device=network.device)
         estimate_x0(network, [Row(latent, 1.0, 350.0, cond)] * 2)
         network.decode(latent[None])
 
-    def _network(self, checkpoint: str) -> Network:
-        info = self._catalogue.get(checkpoint)
+    def _network(self, model: Model) -> Network:
+        info = self._catalogue.get(model.checkpoint)
         return self._store.get(info.filename, info.config)
 
 

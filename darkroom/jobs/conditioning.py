@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from darkroom.jobs.ops import Answer, Cond, EncodeText, Op
-from darkroom.jobs.spec import JobSpec
+from darkroom.jobs.spec import JobSpec, Model
 from darkroom.prompt import composition
 from darkroom.prompt.grammar import cut_networks
 from darkroom.prompt.schedule import Entry, Timeline, entry_at, schedule
@@ -33,26 +33,34 @@ class Conditioning:
     negative: Timed
 
 
-def conditioning(spec: JobSpec, calls: int) -> Generator[Op, Answer, Conditioning]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """What a pass is asked to show, and what not."""
+
+    positive: str
+    negative: str
+
+
+def conditioning(spec: JobSpec, model: Model, prompts: Prompts, calls: int) -> Generator[Op, Answer, Conditioning]:
     """Encode both prompts of a pass that is expected to make `calls` model calls.
 
     A1111: tags of extra networks and AND are read in the positive prompt only, and before prompt editing.
     """
     timeline = Timeline(steps=calls)
-    text, _ = cut_networks(spec.prompt)
+    text, _ = cut_networks(prompts.positive)
     parts = []
     for part in composition.split(text):
-        timed = yield from _encode(spec, part.text, timeline)
+        timed = yield from _encode(spec, model, part.text, timeline)
         parts.append((timed, part.weight))
-    negative = yield from _encode(spec, spec.negative_prompt, timeline)
+    negative = yield from _encode(spec, model, prompts.negative, timeline)
     return Conditioning(parts=tuple(parts), negative=negative)
 
 
-def _encode(spec: JobSpec, text: str, timeline: Timeline) -> Generator[Op, Answer, Timed]:
+def _encode(spec: JobSpec, model: Model, text: str, timeline: Timeline) -> Generator[Op, Answer, Timed]:
     """Encode all texts that one prompt stands for. A1111: together, because emphasis is normalised over all of them."""
     entries = tuple(schedule(text, timeline))
     conds: list[Cond] = yield EncodeText(
-        checkpoint=spec.checkpoint,
+        model=model,
         texts=tuple(entry.text for entry in entries),
         clip_skip=spec.clip_skip,
         emphasis=spec.emphasis,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from darkroom.jobs.conditioning import Conditioning
 from darkroom.jobs.ops import Answer, Denoise, Interrupted, Row
+from darkroom.jobs.spec import Model
 from darkroom.sampling.schedules import NoiseTable
 from darkroom.sampling.steps import Eval, Steps
 
@@ -21,14 +22,16 @@ class Guidance:
 
     Ho and Salimans 2022, arXiv:2207.12598, equation 6, composed as Liu et al. 2022, arXiv:2206.01714, equation 11.
     `calls` is how many questions the sampler is expected to ask, `order` how many of them make one step.
+    `image` is what some models see beside the latent.
     """
 
-    checkpoint: str
+    model: Model
     table: NoiseTable
     prompts: Conditioning
     scale: float
     calls: int
     order: int = 1
+    image: Tensor | None = None
 
     @property
     def pulls(self) -> list[float]:
@@ -42,8 +45,8 @@ class Guidance:
             conds.append(self.prompts.negative.at(call))
         timestep = self.table.timestep_of(asked.sigma)
         return Denoise(
-            checkpoint=self.checkpoint,
-            rows=tuple(Row(asked.x, asked.sigma, timestep, cond) for cond in conds),
+            model=self.model,
+            rows=tuple(Row(asked.x, asked.sigma, timestep, cond, self.image) for cond in conds),
             step=min(call, self.calls) // self.order,
             steps=self.calls // self.order,
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from darkroom.jobs.spec import Emphasis, Picture
+from darkroom.jobs.spec import Emphasis, Model, Picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,19 +25,23 @@ class Cond:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One network input: the latent at a noise level, with the (fractional) training timestep of that level."""
+    """One network input: the latent at a noise level, with the (fractional) training timestep of that level.
+
+    `image` `[C', H/8, W/8]` is what inpainting, depth and editing models see beside the latent, unscaled.
+    """
 
     x: Tensor
     sigma: float
     timestep: float
     cond: Cond
+    image: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeText:
     """Encode the texts of one prompt together (emphasis is normalised over all of them). Answer: `list[Cond]`."""
 
-    checkpoint: str
+    model: Model
     texts: tuple[str, ...]
     clip_skip: int = 1
     emphasis: Emphasis = "Original"
@@ -48,7 +52,7 @@ class EncodeText:
 class EncodeImage:
     """Encode one picture to a scaled latent. Answer: `Tensor` `[C, H/8, W/8]`."""
 
-    checkpoint: str
+    model: Model
     picture: Picture
 
 
@@ -59,7 +63,7 @@ class Denoise:
     `step` of `steps` says how far the picture is; both are for people, nothing is computed from them.
     """
 
-    checkpoint: str
+    model: Model
     rows: tuple[Row, ...]
     step: int
     steps: int
@@ -69,11 +73,21 @@ class Denoise:
 class Decode:
     """Turn one latent into pixels. Answer: `Picture` (uint8, truncated)."""
 
-    checkpoint: str
+    model: Model
     latent: Tensor
 
 
-Op = EncodeText | EncodeImage | Denoise | Decode
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Upscale:
+    """Enlarge a picture with a named upscaler to exactly (width, height). Answer: `Picture`."""
+
+    model: Model
+    upscaler: str
+    picture: Picture
+    size: tuple[int, int]
+
+
+Op = EncodeText | EncodeImage | Denoise | Decode | Upscale
 Answer = Any
 """What an op's docstring says; a generator's send type cannot depend on what it yielded."""
 

@@ -8,11 +8,95 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from darkroom.sampling.options import SamplingOptions
+
 Picture = NDArray[np.uint8]
 """RGB pixels `[H, W, 3]`."""
 
 NoiseSource = Literal["GPU", "CPU", "NV"]
 Emphasis = Literal["None", "Ignore", "Original", "No norm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A small network (LoRA and its kin) merged into a checkpoint's weights. `name` is its key in the catalogue.
+
+    `unet` and `text` are how strongly it acts on either network; `rank` cuts it to its first so many directions.
+    """
+
+    name: str
+    unet: float = 1.0
+    text: float = 1.0
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """Which weights answer a question and how they are applied: what all questions of one forward pass share.
+
+    `checkpoint` is a CheckpointInfo.key; `vae` an autoencoder's key, "" for the checkpoint's own. `token_merging` is
+    the share of the finest self-attention's tokens that are merged, 0..1.
+    """
+
+    checkpoint: str
+    vae: str = ""
+    adapters: tuple[Adapter, ...] = ()
+    tiling: bool = False
+    token_merging: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuidanceOptions:
+    """Where guidance departs from asking prompt and negative prompt at every step.
+
+    Below the noise level `s_min_uncond` every second question (every one with `s_min_uncond_all`) leaves the negative
+    prompt out; so do those of the first `skip_early` share (0..1) of a pass. `pad` and `pad_v0` bring prompts of
+    unequal length to one. `image_scale` is InstructPix2Pix's second scale.
+    """
+
+    s_min_uncond: float = 0.0
+    s_min_uncond_all: bool = False
+    skip_early: float = 0.0
+    pad: bool = False
+    pad_v0: bool = False
+    image_scale: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refiner:
+    """The checkpoint that takes over once the pass has come to `switch_at` (0..1; None: at once).
+
+    `by_steps` counts model calls instead of noise levels. `passes` names the pass of a hires job that is refined.
+    """
+
+    checkpoint: str
+    switch_at: float | None
+    by_steps: bool = False
+    passes: Literal["first pass", "second pass", "both passes"] = "second pass"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Hires:
+    """The second, larger pass of a txt2img job, with every choice made.
+
+    `size` is (width, height) of the upscaled picture, `crop` how many latent columns and rows are cut off it.
+    `upscaler` is the name of a latent mode or of an upscaler. `picture` stands in for the first pass.
+    """
+
+    checkpoint: str
+    size: tuple[int, int]
+    crop: tuple[int, int] = (0, 0)
+    upscaler: str
+    steps: int
+    denoising_strength: float
+    sampler: str
+    scheduler: str
+    prompt: str
+    negative_prompt: str
+    extra_noise: float = 0.0
+    adapters: tuple[Adapter, ...] = ()
+    token_merging: float = 0.0
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +153,14 @@ class JobSpec:
     clip_skip: int = 1
     emphasis: Emphasis = "Original"
     comma_backtrack: int = 20
+    vae: str = ""
+    adapters: tuple[Adapter, ...] = ()
+    tiling: bool = False
+    token_merging: float = 0.0
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
+    refiner: Refiner | None = None
+    hires: Hires | None = None
     init: InitImage | None = None
     task_id: str = ""
     params: tuple[tuple[str, str], ...] = field(default=())
@@ -77,6 +169,17 @@ class JobSpec:
     def latent_size(self) -> tuple[int, int]:
         """Height and width of the latent."""
         return self.height // 8, self.width // 8
+
+    @property
+    def model(self) -> Model:
+        """What answers the questions of the first pass."""
+        return Model(
+            checkpoint=self.checkpoint,
+            vae=self.vae,
+            adapters=self.adapters,
+            tiling=self.tiling,
+            token_merging=self.token_merging,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

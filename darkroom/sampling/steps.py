@@ -12,10 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Eval:
-    """What is x0 for this x at this sigma? `x` is `[C, H/8, W/8]` float32 with x = x0 + sigma * noise."""
+    """What is x0 for this x at this sigma? `x` is `[C, H/8, W/8]` float32 with x = x0 + sigma * noise.
+
+    With `pair` the answer is `[2, C, H/8, W/8]`: the guided estimate and the negative prompt's own.
+    """
 
     x: Tensor
     sigma: float
+    pair: bool = False
 
 
 Steps = Generator[Eval, Tensor, Tensor]

@@ -5,11 +5,12 @@ import torch
 
 from darkroom.engine.lane import batch_key, row_count
 from darkroom.jobs.ops import Cond, Decode, Denoise, EncodeImage, EncodeText, Op, Row
+from darkroom.jobs.spec import Model
 
 
 def denoise(*, checkpoint: str = "a", size: int = 8, sigma: float = 1.0, tokens: int = 77, rows: int = 2) -> Denoise:
     row = Row(torch.zeros(4, size, size), sigma, 500.0, Cond(torch.zeros(tokens, 8)))
-    return Denoise(checkpoint=checkpoint, rows=(row,) * rows, step=0, steps=10)
+    return Denoise(model=Model(checkpoint=checkpoint), rows=(row,) * rows, step=0, steps=10)
 
 
 def test_rows_at_different_noise_levels_share_a_pass() -> None:
@@ -24,9 +25,9 @@ def test_checkpoint_shape_and_text_length_keep_rows_apart() -> None:
 def test_every_kind_of_question_is_its_own_batch() -> None:
     ops: list[Op] = [
         denoise(),
-        Decode(checkpoint="a", latent=torch.zeros(4, 8, 8)),
-        EncodeImage(checkpoint="a", picture=np.zeros((64, 64, 3), np.uint8)),
-        EncodeText(checkpoint="a", texts=("",)),
+        Decode(model=Model(checkpoint="a"), latent=torch.zeros(4, 8, 8)),
+        EncodeImage(model=Model(checkpoint="a"), picture=np.zeros((64, 64, 3), np.uint8)),
+        EncodeText(model=Model(checkpoint="a"), texts=("",)),
     ]
     assert len({batch_key(op) for op in ops}) == 4
     assert [row_count(op) for op in ops] == [2, 1, 1, 1]

@@ -9,6 +9,7 @@ from torch import Tensor
 from darkroom.jobs.conditioning import Conditioning, Timed
 from darkroom.jobs.guidance import Guidance, guided
 from darkroom.jobs.ops import Cond, Denoise, Interrupted
+from darkroom.jobs.spec import Model
 from darkroom.prompt.schedule import Entry
 from darkroom.sampling.schedules import NoiseTable
 from darkroom.sampling.steps import Eval, Steps
@@ -23,7 +24,7 @@ def always(cond: Cond) -> Timed:
 
 def make_guidance(scale: float, *parts: tuple[Timed, float]) -> Guidance:
     prompts = Conditioning(parts=parts or ((always(CAT), 1.0),), negative=always(NOTHING))
-    return Guidance(checkpoint="c", table=TABLE, prompts=prompts, scale=scale, calls=2)
+    return Guidance(model=Model(checkpoint="c"), table=TABLE, prompts=prompts, scale=scale, calls=2)
 
 
 def two_steps() -> Steps:
