@@ -14,13 +14,14 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install dev test check format bench mini-report settings-doc lock clean
+.PHONY: help serve install dev test check format bench parity mini-report settings-doc lock clean
 
 help:
 	@echo "make serve         serve on http://127.0.0.1:7860 (ARGS=... are passed on)"
 	@echo "make test          run the tests"
 	@echo "make check         formatting, lint, types, import rules"
 	@echo "make bench         measure this machine, write bench/results/"
+	@echo "make parity        compare with the original program's recorded pictures, write docs/parity.md"
 	@echo "make mini-report   judge the embedded model, write docs/mini.md"
 	@echo "make settings-doc  write docs/settings.md from the settings themselves"
 	@echo "make format        format and mend what the linter can mend"
@@ -61,6 +62,9 @@ format: $(DEV)
 
 bench: $(DEV)
 	TRANSFORMERS_VERBOSITY=error $(BIN)/python -m bench $(ARGS)
+
+parity: $(DEV)
+	TRANSFORMERS_VERBOSITY=error $(BIN)/python -m bench.parity $(ARGS)
 
 mini-report: $(DEV)
 	$(BIN)/python -m darkroom.mini.report $(ARGS)

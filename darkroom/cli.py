@@ -33,7 +33,17 @@ app = typer.Typer(
 console = Console(stderr=True)
 
 _SERVER_ONLY = frozenset(
-    {"host", "port", "root_path", "api_auth", "cors_allow_origins", "max_queue", "max_body_bytes", "max_image_pixels"}
+    {
+        "host",
+        "port",
+        "root_path",
+        "api_auth",
+        "cors_allow_origins",
+        "api_server_stop",
+        "max_queue",
+        "max_body_bytes",
+        "max_image_pixels",
+    }
 )
 """Settings that mean nothing to a command that serves nobody."""
 
@@ -237,7 +247,7 @@ def _prepare(settings: Settings, fields: dict[str, Any], checkpoint: str) -> "Pr
     if checkpoint:
         fields["override_settings"] = {"sd_model_checkpoint": get_checkpoint(known, checkpoint).title}
     values = Options(settings.options_file).snapshot()
-    prepared = to_spec(Txt2Img.model_validate(fields), values, settings, known)
+    prepared = to_spec(Txt2Img.model_validate(fields), values, settings, known, catalogue.small)
     for warning in prepared.warnings:
         console.print(f"[yellow]{warning}[/]", highlight=False)
     return prepared
@@ -269,7 +279,9 @@ def _write(prepared: "Prepared", event: "Event", output: Path) -> list[Path]:
     from darkroom.images.codecs import Format
 
     shots = finish(prepared, event)
-    formats: dict[str, Format] = {".jpg": "jpg", ".jpeg": "jpeg", ".webp": "webp"}
+    formats: dict[str, Format] = {
+        ".jpg": "jpg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "avif", ".gif": "gif",
+    }  # fmt: skip
     written = []
     for place, shot in enumerate(shots):
         path = output if len(shots) == 1 else output.with_stem(f"{output.stem}-{place}")

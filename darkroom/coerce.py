@@ -5,9 +5,10 @@ Knows the types and the wording of their refusals. Knows nothing of requests, op
 
 import json
 import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 _TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})
@@ -101,8 +102,67 @@ def read_object(value: object) -> object:
     return read_json(value)
 
 
+def one_of(*permitted: int) -> Callable[[object], object]:
+    """Only these numbers, as JSON integers."""
+
+    def check(value: object) -> object:
+        _refuse_null(value)
+        if value in permitted and not isinstance(value, bool):
+            return value
+        shown = ", ".join(map(str, permitted))
+        raise PydanticCustomError(
+            "value_error.const",
+            "unexpected value; permitted: {shown}",
+            {"shown": shown},
+        )
+
+    return check
+
+
+def above(limit: int) -> Callable[[float], float]:
+    """Only numbers greater than `limit`."""
+
+    def check(value: float) -> float:
+        if value > limit:
+            return value
+        raise _out_of_range("not_gt", "greater than", limit)
+
+    return check
+
+
+def from_(limit: int) -> Callable[[float], float]:
+    """Only numbers not below `limit`."""
+
+    def check(value: float) -> float:
+        if value >= limit:
+            return value
+        raise _out_of_range("not_ge", "greater than or equal to", limit)
+
+    return check
+
+
+def up_to(limit: int) -> Callable[[float], float]:
+    """Only numbers not above `limit`."""
+
+    def check(value: float) -> float:
+        if value <= limit:
+            return value
+        raise _out_of_range("not_le", "less than or equal to", limit)
+
+    return check
+
+
+def _out_of_range(kind: str, words: str, limit: int) -> PydanticCustomError:
+    return PydanticCustomError(
+        f"value_error.number.{kind}",
+        f"ensure this value is {words} {{limit_value}}",
+        {"limit_value": limit},
+    )
+
+
 Int = Annotated[int, BeforeValidator(read_int)]
 Float = Annotated[float, BeforeValidator(read_float)]
+Share = Annotated[float, BeforeValidator(read_float), AfterValidator(from_(0)), AfterValidator(up_to(1))]
 Bool = Annotated[bool, BeforeValidator(read_bool)]
 Text = Annotated[str, BeforeValidator(read_text)]
 List = Annotated[list[Any], BeforeValidator(read_list)]

@@ -9,6 +9,7 @@ allowed
 ├── Unauthorized                    401  unauthorized
 ├── Busy                            503  busy              the queue is full
 ├── BadModelFile                    500  bad_model_file    a file in the models folder that cannot be used
+├── NotANumberError             500  not_a_number      a network's answer is no number in the format it computes in
 ├── OutOfDeviceMemory               503  out_of_memory     one image does not fit the device, even alone
 └── JobFailed                       500  job_failed        a job stopped on an unexpected exception; the log has the
 rest
@@ -81,6 +82,18 @@ class BadModelFile(DarkroomError):
     """A model file that is damaged, of an unknown kind, or not safe to open."""
 
     code = "bad_model_file"
+
+
+class NotANumberError(DarkroomError):
+    """A network gave something that is not a number."""
+
+    code = "not_a_number"
+
+    def __init__(self, network: str, number_format: object) -> None:
+        super().__init__(
+            f"{network} gave values that are no numbers in {number_format}; the file may be damaged, or need another"
+            " precision (--precision), or the check can be switched off (--disable-nan-check)"
+        )
 
 
 class OutOfDeviceMemory(DarkroomError):

@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from darkroom.coerce import Bool, Float, Int, Text
+from darkroom.coerce import Bool, Float, Int, Text, Texts
 from darkroom.errors import BadRequest
 
 CONFIG_NAME = "darkroom.toml"
@@ -41,12 +41,25 @@ class Settings(BaseSettings):
     root_path: str = Field("", description="Path under which a reverse proxy shows this server.")
     data_dir: Path = Field(Path("data"), description="Folder for config.json and saved pictures.")
     models_dir: Path = Field(Path("models"), description="Folder of models, in A1111's layout.")
+    styles_file: str = Field(
+        "", description="Files of prompt styles, separated by commas, with wildcards; data_dir/styles.csv if empty."
+    )
     ckpt_dir: Path | None = Field(None, description="Folder of checkpoints; models_dir/Stable-diffusion if not given.")
+    lora_dir: Path | None = Field(None, description="Folder of adapters; models_dir/Lora and LyCORIS if not given.")
+    vae_dir: Path | None = Field(None, description="Another folder of autoencoders beside models_dir/VAE.")
+    embeddings_dir: Path | None = Field(
+        None, description="Folder of embeddings; if not given, models_dir/embeddings and embeddings beside models_dir."
+    )
+    hypernetwork_dir: Path | None = Field(
+        None, description="Folder of hypernetworks; models_dir/hypernetworks if not given."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Number format of the networks.")
     exact: bool = Field(False, description="Same bytes for the same request, alone or in company; slower.")
     threads: int = Field(0, ge=0, description="CPU threads of the networks; 0 takes every core.")
+    disable_nan_check: bool = Field(False, description="Draw black pictures where a network's answer is no number.")
     api_auth: SecretStr = Field(SecretStr(""), description="Passwords of the API: user:password[,user2:password2].")
+    api_server_stop: bool = Field(False, description="Serve the routes that end the process.")
     cors_allow_origins: str = Field("", description="Web origins that may use the API, separated by commas; * is all.")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field("info", description="What is logged.")
     max_width: int = Field(2048, ge=64, description="Widest picture, pixels.")
@@ -67,7 +80,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(100_000_000, ge=1024, description="Largest request body, bytes.")
     max_image_pixels: int = Field(64_000_000, ge=4096, description="Largest picture that is taken in, pixels.")
 
-    @field_validator("api_auth", "cors_allow_origins", mode="before")
+    @field_validator("api_auth", "cors_allow_origins", "styles_file", mode="before")
     @classmethod
     def _join_list(cls, value: object) -> object:
         return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
@@ -89,9 +102,37 @@ class Settings(BaseSettings):
         return [origin.strip() for origin in self.cors_allow_origins.split(",") if origin.strip()]
 
     @property
+    def style_files(self) -> list[Path]:
+        """The files of prompt styles; a name may hold wildcards."""
+        named = [Path(name.strip()) for name in self.styles_file.split(",") if name.strip()]
+        return named or [self.data_dir / "styles.csv"]
+
+    @property
     def checkpoint_dir(self) -> Path:
         """Where checkpoints lie."""
         return self.ckpt_dir or self.models_dir / "Stable-diffusion"
+
+    @property
+    def adapter_folders(self) -> list[Path]:
+        """Where adapters lie."""
+        return [self.lora_dir or self.models_dir / "Lora", self.models_dir / "LyCORIS"]
+
+    @property
+    def vae_folders(self) -> list[Path]:
+        """Where autoencoders lie that are not beside their checkpoints."""
+        return [self.models_dir / "VAE", *([self.vae_dir] if self.vae_dir else [])]
+
+    @property
+    def embedding_folders(self) -> list[Path]:
+        """Where textual-inversion embeddings lie. A1111: its folder of models stands beside that of embeddings."""
+        if self.embeddings_dir:
+            return [self.embeddings_dir]
+        return [self.models_dir / "embeddings", self.models_dir.absolute().parent / "embeddings"]
+
+    @property
+    def hypernetwork_folders(self) -> list[Path]:
+        """Where hypernetworks lie."""
+        return [self.hypernetwork_dir or self.models_dir / "hypernetworks"]
 
     @property
     def options_file(self) -> Path:
@@ -137,7 +178,7 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-FileFormat = Annotated[Literal["png", "jpg", "jpeg", "webp"], BeforeValidator(_lower)]
+FileFormat = Annotated[Literal["png", "jpg", "jpeg", "webp", "avif", "gif"], BeforeValidator(_lower)]
 
 
 class OptionValues(BaseModel):
@@ -153,7 +194,12 @@ class OptionValues(BaseModel):
     grid_prevent_empty_spots: Bool = False
     n_rows: Int = Field(-1, ge=-1, le=16)
     grid_background_color: Text = Field("#ffffff", pattern=r"^#[0-9a-fA-F]{6}$")
+    save_images_before_color_correction: Bool = False
+    save_mask: Bool = False
+    save_mask_composite: Bool = False
     jpeg_quality: Int = Field(80, ge=1, le=100)
+    webp_lossless: Bool = False
+    save_init_img: Bool = False
     save_incomplete_images: Bool = False
     upscaler_for_img2img: Text | None = None
     face_restoration: Bool = False
@@ -161,13 +207,19 @@ class OptionValues(BaseModel):
     sd_model_checkpoint: Text | None = None
     sd_checkpoint_hash: Text = ""
     sd_unet: Text = "Automatic"
+    enable_quantization: Bool = False
     emphasis: Literal["None", "Ignore", "Original", "No norm"] = "Original"
     comma_padding_backtrack: Int = Field(20, ge=0, le=74)
     CLIP_stop_at_last_layers: Int = Field(1, ge=1, le=12)
     enable_prompt_comments: Bool = True
     randn_source: Literal["GPU", "CPU", "NV"] = "GPU"
+    upcast_attn: Bool = False
     tiling: Bool = False
+    hires_fix_refiner_pass: Literal["first pass", "second pass", "both passes"] = "second pass"
     sd_vae: Text = "Automatic"
+    sd_vae_overrides_per_model_preferences: Bool = True
+    auto_vae_precision_bfloat16: Bool = False
+    auto_vae_precision: Bool = True
     inpainting_mask_weight: Float = Field(1.0, ge=0, le=1)
     initial_noise_multiplier: Float = Field(1.0, ge=0, le=10)
     img2img_extra_noise: Float = Field(0.0, ge=0, le=10)
@@ -178,17 +230,41 @@ class OptionValues(BaseModel):
     return_mask_composite: Bool = False
     overlay_inpaint: Bool = True
     s_min_uncond: Float = Field(0.0, ge=0, le=15)
+    s_min_uncond_all: Bool = False
+    pad_cond_uncond: Bool = False
+    pad_cond_uncond_v0: Bool = False
+    token_merging_ratio: Float = Field(0.0, ge=0, le=0.9)
+    token_merging_ratio_img2img: Float = Field(0.0, ge=0, le=0.9)
+    token_merging_ratio_hr: Float = Field(0.0, ge=0, le=0.9)
+    extra_networks_default_multiplier: Float = Field(1.0, ge=0, le=2)
+    textual_inversion_add_hashes_to_infotext: Bool = True
     sd_hypernetwork: Text = "None"
     return_grid: Bool = True
     enable_pnginfo: Bool = True
     add_model_name_to_info: Bool = True
     add_model_hash_to_info: Bool = True
+    add_vae_name_to_info: Bool = True
+    add_vae_hash_to_info: Bool = True
     add_version_to_infotext: Bool = True
+    save_txt: Bool = False
+    disable_weights_auto_swap: Bool = True
+    infotext_skip_pasting: Texts = Field([])
+    infotext_styles: Literal["Ignore", "Apply", "Discard", "Apply if any"] = "Apply if any"
+    auto_backcompat: Bool = True
+    use_old_emphasis_implementation: Bool = False
+    use_old_karras_scheduler_sigmas: Bool = False
+    no_dpmpp_sde_batch_determinism: Bool = False
+    hires_fix_use_firstpass_conds: Bool = False
+    use_old_scheduling: Bool = False
+    use_downcasted_alpha_bar: Bool = False
+    refiner_switch_by_sample_steps: Bool = False
+    use_old_hires_fix_width_height: Bool = False
     live_previews_enable: Bool = True
     live_previews_image_format: Literal["png", "jpeg", "webp"] = "png"
     show_progress_grid: Bool = True
     show_progress_every_n_steps: Int = Field(10, ge=-1, le=32)
-    show_progress_type: Text = "Approx NN"
+    show_progress_type: Literal["Full", "Approx NN", "Approx cheap", "TAESD"] = "Approx NN"
+    live_preview_content: Literal["Combined", "Prompt", "Negative prompt"] = "Prompt"
     eta_ddim: Float = Field(0.0, ge=0, le=10)
     eta_ancestral: Float = Field(1.0, ge=0, le=10)
     ddim_discretize: Literal["uniform", "quad"] = "uniform"
@@ -196,7 +272,22 @@ class OptionValues(BaseModel):
     s_tmin: Float = Field(0.0, ge=0, le=1000)
     s_tmax: Float = Field(0.0, ge=0, le=1_000_000)
     s_noise: Float = Field(1.0, ge=0, le=10)
+    sigma_min: Float = Field(0.0, ge=0, le=100_000)
+    sigma_max: Float = Field(0.0, ge=0, le=100_000)
+    rho: Float = Field(0.0, ge=0, le=1000)
     eta_noise_seed_delta: Int = 0
+    always_discard_next_to_last_sigma: Bool = False
+    sgm_noise_multiplier: Bool = False
+    uni_pc_variant: Literal["bh1", "bh2", "vary_coeff"] = "bh1"
+    uni_pc_skip_type: Literal["time_uniform", "time_quadratic", "logSNR"] = "time_uniform"
+    uni_pc_order: Int = Field(3, ge=1, le=50)
+    uni_pc_lower_order_final: Bool = True
+    sd_noise_schedule: Literal["Default", "Zero Terminal SNR"] = "Default"
+    skip_early_cond: Float = Field(0.0, ge=0, le=1)
+    beta_dist_alpha: Float = Field(0.6, ge=0.01, le=100)
+    beta_dist_beta: Float = Field(0.6, ge=0.01, le=100)
+    sd_lora: Text = "None"
+    lora_add_hashes_to_infotext: Bool = True
 
     @model_validator(mode="after")
     def _check_seed_delta(self) -> Self:
@@ -216,9 +307,8 @@ class OptionValues(BaseModel):
 
 NO_EFFECT_YET = frozenset(
     {
-        "upscaler_for_img2img", "face_restoration", "face_restoration_model", "sd_unet", "tiling", "sd_vae",
-        "inpainting_mask_weight", "img2img_color_correction", "return_mask", "return_mask_composite", "s_min_uncond",
-        "sd_hypernetwork", "ddim_discretize",
+        "face_restoration", "face_restoration_model", "sd_unet",
+        "ddim_discretize",
     }
 )  # fmt: skip
 """Options that clients expect to exist and that change nothing so far."""

@@ -1,20 +1,13 @@
-"""Rings: a test bears the mark of the folder it lies in. And the checkpoint of the original program's recordings."""
+"""Rings: a test bears the mark of the folder it lies in. And the models of the original program's recordings."""
 
-import json
-import os
-import runpy
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+
+from tests.recordings import RECORDED, NoRoomError, models_folder
 
 TESTS = Path(__file__).parent
 RINGS = {"unit": "unit", "tiny": "tiny", "mini": "tiny", "gpu": "gpu", "e2e": "e2e"}
-RECORDED = TESTS.parents[1] / "shared/reference/a1111-1.10.1"
-NEEDED_BYTES = 3 * 2**30
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,34 +34,15 @@ def recordings() -> Path:
 
 
 @pytest.fixture(scope="session")
-def recorded_checkpoint(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The recordings' checkpoint, its YAML beside it, alone in its folder: rebuilt bit for bit by their own script.
-
-    It has 0.7 GB. DARKROOM_REFERENCE_FILES names a folder of the script's output to take it from instead.
-    """
-    made = os.environ.get("DARKROOM_REFERENCE_FILES")
-    folder = tmp_path_factory.mktemp("Stable-diffusion")
-    target = folder / "small-a.safetensors"
-    if made:
-        target.symlink_to(Path(made).resolve() / "Stable-diffusion" / target.name)
-    elif shutil.disk_usage(folder).free < NEEDED_BYTES or available_memory() < NEEDED_BYTES:
-        pytest.skip("less than 3 GB of disk or memory left for the recordings' checkpoint")
-    else:
-        write_checkpoint(recordings, target)
-    shutil.copy(recordings / "small.yaml", target.with_suffix(".yaml"))
-    yield target
-    shutil.rmtree(folder)
+def recorded_models(recordings: Path) -> Path:
+    """The recordings' checkpoints, adapters, autoencoder and embeddings, in A1111's layout."""
+    try:
+        return models_folder(recordings)
+    except NoRoomError as error:
+        pytest.skip(str(error))
 
 
-def available_memory() -> int:
-    """Bytes."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-
-
-def write_checkpoint(recordings: Path, target: Path) -> None:
-    script: dict[str, Any] = runpy.run_path(str(recordings / "make_files.py"))
-    shapes = json.loads((recordings / "shapes.json").read_text())
-    with np.load(recordings / "readout_a.npz") as readout:
-        tensors = script["build"](shapes, 1, dict(readout))
-    script["write_safetensors"](str(target), tensors)
+@pytest.fixture(scope="session")
+def recorded_checkpoint(recorded_models: Path) -> Path:
+    """The recordings' checkpoint, its YAML beside it."""
+    return recorded_models / "Stable-diffusion" / "small-a.safetensors"

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from darkroom.errors import BadImage, BadRequest, Busy, DarkroomError, UnknownName
+from darkroom.scripts.registry import ScriptRefused
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ class UnknownCheckpoint(UnknownName):
     """A checkpoint that an option names and nobody knows."""
 
 
+class UnknownUpscaler(UnknownName):
+    """An upscaler that a request names and nobody knows."""
+
+
 def refuse(status: int, code: str, detail: str, *, error: str = "HTTPException", errors: str = "") -> JSONResponse:
     """A refusal of an application: `{"error", "detail", "body", "errors"}`, all texts, and the code."""
     body = {"error": error, "detail": detail, "body": "", "errors": errors, "code": code}
@@ -49,6 +54,11 @@ def answer_error(error: DarkroomError) -> JSONResponse:
         return refuse(
             error.http_status, error.code, str(error), error="RuntimeError", errors=f"model {error.value} not found"
         )
+    if isinstance(error, ScriptRefused):
+        return refuse(error.http_status, error.code, str(error), errors=error.hint)
+    if isinstance(error, UnknownUpscaler):
+        text = f"could not find upscaler named {error.value}"
+        return refuse(error.http_status, error.code, str(error), error="AssertionError", errors=text)
     if isinstance(error, BadImage):
         return refuse(error.http_status, error.code, f"Invalid encoded image: {error}")
     answer = refuse(error.http_status, error.code, str(error))
@@ -85,7 +95,8 @@ def _describe(entry: Mapping[str, Any], body: object) -> dict[str, object]:
         return _describe_json(entry["loc"], str(entry["ctx"]["error"]), str(body))
     message, kind = _WORDING.get(entry["type"], (entry["msg"], entry["type"]))
     shown = "" if kind == "value_error.missing" else _shorten(entry.get("input"))
-    return {"loc": list(entry["loc"]), "msg": message, "type": kind, "input": shown}
+    limits = {"ctx": entry["ctx"]} if kind.startswith("value_error.number.") and entry.get("ctx") else {}
+    return {"loc": list(entry["loc"]), "msg": message, "type": kind, "input": shown, **limits}
 
 
 def _describe_json(loc: Sequence[int | str], message: str, body: str) -> dict[str, object]:

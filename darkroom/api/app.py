@@ -10,12 +10,39 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from darkroom import __version__
-from darkroom.api import answers, generation, health, lists, options, png_info, progress, simple
+from darkroom.api import (
+    answers,
+    cards,
+    diagnosis,
+    extras,
+    flags,
+    generation,
+    health,
+    installation,
+    interrogate,
+    lists,
+    networks,
+    options,
+    png_info,
+    process,
+    progress,
+    residency,
+    scripts,
+    simple,
+    styles,
+    tasks,
+    training,
+)
 from darkroom.api.auth import BasicAuth
 from darkroom.api.boundary import Boundary
 from darkroom.api.context import Context
 from darkroom.engine.client import Engine
 from darkroom.settings import Options, Settings
+
+_ROUTES = (
+    generation, extras, png_info, interrogate, progress, tasks, options, lists, networks, styles, scripts, installation,
+    flags, residency, training, cards, diagnosis, simple, health,
+)  # fmt: skip
 
 _EXPOSED = ("X-Job-Id", "X-Seed", "X-Darkroom-Ignored", "X-Darkroom-Warnings", "X-Process-Time")
 
@@ -38,8 +65,10 @@ def create_app(settings: Settings, engine: Engine, options_store: Options) -> Fa
     )
     app.state.context = Context(settings=settings, engine=engine, options=options_store)
     answers.install(app)
-    for module in (generation, progress, options, lists, png_info, simple, health):
+    for module in _ROUTES:
         app.include_router(module.router)
+    if settings.api_server_stop:
+        app.include_router(process.router)
     _add_layers(app, settings)
     return app
 

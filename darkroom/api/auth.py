@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from darkroom.api.answers import refuse
 from darkroom.errors import Unauthorized
 
-PROTECTED = ("/sdapi/v1/", "/generate")
+PROTECTED = ("/sdapi/v1/", "/generate", "/internal/", "/sd_extra_networks/")
+OPEN = frozenset({"/internal/ping"})
 
 
 class BasicAuth:
@@ -26,7 +27,7 @@ class BasicAuth:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == "http" and scope["path"].startswith(PROTECTED):
+        if scope["type"] == "http" and _is_protected(scope["path"]):
             try:
                 self._check(Headers(scope=scope).get("authorization", ""))
             except Unauthorized as error:
@@ -53,3 +54,7 @@ class BasicAuth:
         ]
         if not any(matches):
             raise Unauthorized("Incorrect username or password")
+
+
+def _is_protected(path: str) -> bool:
+    return path.startswith(PROTECTED) and path not in OPEN

@@ -1,10 +1,16 @@
-"""How a checkpoint is named: nine exact spellings, and nothing near them. Knows no file and no network."""
+"""How a checkpoint is named: nine exact spellings; a second checkpoint's name may also be a part of a title.
 
+Knows no file and no network.
+"""
+
+import re
 from collections.abc import Iterator, Sequence
 
 from darkroom.api.answers import UnknownCheckpoint
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, UnknownName
 from darkroom.jobs.spec import CheckpointInfo
+
+_HASH = re.compile(r"\s*\[[^]]+\]\s*\Z")
 
 
 class NoCheckpointError(DarkroomError):
@@ -25,6 +31,20 @@ def get_checkpoint(checkpoints: Sequence[CheckpointInfo], name: str) -> Checkpoi
     if info is None:
         raise UnknownCheckpoint("sd_model_checkpoint", name, [known.title for known in checkpoints])
     return info
+
+
+def closest_checkpoint(checkpoints: Sequence[CheckpointInfo], field: str, name: str) -> CheckpointInfo:
+    """The checkpoint that a request's field means, or the one with the shortest title that holds the name; a hash in
+    brackets at the end may be another one's. Raises UnknownName.
+    """
+    exact = find_checkpoint(checkpoints, name)
+    if exact is not None:
+        return exact
+    for part in (name, _HASH.sub("", name)):
+        near = [info for info in checkpoints if part and part in info.title]
+        if near:
+            return min(near, key=lambda info: len(info.title))
+    raise UnknownName(field, name, [known.title for known in checkpoints])
 
 
 def choose_checkpoint(checkpoints: Sequence[CheckpointInfo], configured: str | None) -> CheckpointInfo:

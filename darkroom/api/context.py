@@ -6,7 +6,9 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from darkroom.api.live import LivePictures
 from darkroom.engine.client import Engine, JobStatus
+from darkroom.scripts.registry import Registry
 from darkroom.settings import Options, Settings
 
 WORKERS = 4
@@ -18,22 +20,28 @@ class Controls:
     """What A1111 remembers between jobs.
 
     A1111: an interrupt stays visible after the job that it stopped, until the next one begins; one sent while idle too.
+    `stops` counts the interrupts since the server began.
     """
 
     interrupted: bool = False
     skipped: bool = False
+    stops: int = 0
 
     def begin(self) -> None:
         """A job begins."""
         self.interrupted = self.skipped = False
 
 
-@dataclass(slots=True)
-class Preview:
-    """The last live picture that was encoded, so that polling does not decode it again."""
+@dataclass(slots=True, kw_only=True)
+class Series:
+    """The jobs that a script has made: how many batches it will need, as far as is known, and how many are finished."""
 
-    key: tuple[str, int, int] = ("", 0, 0)
-    image: str | None = None
+    kind: str
+    task_id: str
+    began: float
+    planned: int = 0
+    finished: int = 0
+    job_ids: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +52,9 @@ class Context:
     engine: Engine
     options: Options
     controls: Controls = field(default_factory=Controls)
-    preview: Preview = field(default_factory=Preview)
+    live: LivePictures = field(default_factory=LivePictures)
+    scripts: Registry = field(default_factory=Registry)
+    series: list[Series] = field(default_factory=list)
     workers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WORKERS))
 
     def running(self) -> list[JobStatus]:
@@ -54,6 +64,10 @@ class Context:
     def queued(self) -> list[JobStatus]:
         """The jobs that wait, in order of submission."""
         return [job for job in self.engine.jobs() if job.state == "queued"]
+
+    def find_series(self, job: JobStatus | None) -> Series | None:
+        """The running script that a job belongs to; for no job, the first script that runs."""
+        return next((series for series in self.series if job is None or job.job_id in series.job_ids), None)
 
 
 def get_context(request: Request) -> Context:

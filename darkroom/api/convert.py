@@ -5,18 +5,42 @@ Refuses early, with the field, the value and what is allowed. Decodes pictures, 
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from darkroom.api.checkpoints import choose_checkpoint, find_checkpoint
+from darkroom.api.guidance import (
+    calls,
+    check_prompt,
+    choose_refiner,
+    editing_notes,
+    emphasis_notes,
+    guidance_options,
+    sampling_notes,
+)
+from darkroom.api.hires import First, Second, asked_size, make_second
 from darkroom.api.ignored import ignored_fields
 from darkroom.api.models import Generation, Img2Img
+from darkroom.api.networks import (
+    Networks,
+    Shelf,
+    choose_networks,
+    choose_vae,
+    tiles,
+    token_merging,
+    vae_fallback,
+    with_default_networks,
+)
+from darkroom.api.other_options import asks_for_something
+from darkroom.api.sampling import sampler_knobs, sampling_options, schedule_notes, start_notes, table_notes
 from darkroom.api.start import MIN_SIDE, Start, make_start
+from darkroom.api.styles import ChosenStyles, choose_styles
 from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images.overlay import Finishing
-from darkroom.jobs.spec import CheckpointInfo, JobSpec
+from darkroom.jobs.spec import CheckpointInfo, Hires, JobSpec
 from darkroom.prompt.grammar import strip_comments
-from darkroom.sampling.names import AUTOMATIC, Resolved, effective_scheduler, find_scheduler, resolve
+from darkroom.prompt.schedule import Timeline
+from darkroom.sampling.names import AUTOMATIC, Resolved, find_scheduler, resolve
 from darkroom.settings import NO_EFFECT_YET, OptionValues, Settings
 
 T = TypeVar("T")
@@ -26,25 +50,6 @@ MAX_SEED = 2**63 - 1
 
 _READ_BEFORE_OVERRIDES = frozenset({"initial_noise_multiplier"})
 """A1111: options that fill in a request's field before its overrides apply, which therefore change nothing."""
-
-_TAKES_ETA = frozenset(
-    {
-        "Euler a", "DPM2 a", "DPM++ 2S a", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE", "DPM fast",
-        "DPM adaptive", "DDIM", "DDIM CFG++",
-    }
-)  # fmt: skip
-_TAKES_CHURN = frozenset({"Euler", "Heun", "DPM2"})
-_TAKES_NOISE_SCALE = _TAKES_CHURN | {
-    "DPM fast", "DPM2 a", "DPM++ 2S a", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE",
-}  # fmt: skip
-
-_CHURN_KNOBS = (
-    ("s_churn", 0.0, "Sigma churn", _TAKES_CHURN),
-    ("s_tmin", 0.0, "Sigma tmin", _TAKES_CHURN),
-    ("s_tmax", 0.0, "Sigma tmax", _TAKES_CHURN),
-    ("s_noise", 1.0, "Sigma noise", _TAKES_NOISE_SCALE),
-)
-"""Field, neutral value, entry of the generation text, samplers that read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,7 @@ class Prepared:
     seeds: tuple[int, ...]
     subseeds: tuple[int, ...]
     finishing: Finishing = field(default_factory=Finishing)
+    vae_hash: str | None = None
     extra: dict[str, object] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -74,9 +80,15 @@ class _Overridden:
 
 
 def to_spec(
-    wire: Generation, options: OptionValues, settings: Settings, checkpoints: Sequence[CheckpointInfo]
+    wire: Generation,
+    options: OptionValues,
+    settings: Settings,
+    checkpoints: Sequence[CheckpointInfo],
+    shelf: Shelf,
 ) -> Prepared:
-    """The job that a request means. Raises BadRequest and its kin, InitImageError, NoCheckpointError."""
+    """The job that a request means; `shelf` says what there is beside the checkpoints. Raises BadRequest and its kin,
+    InitImageError, NoCheckpointError.
+    """
     overridden = _override(options, wire.override_settings or {}, checkpoints)
     values = overridden.values
     checkpoint = choose_checkpoint(checkpoints, values.sd_model_checkpoint)
@@ -85,16 +97,39 @@ def to_spec(
     steps = _limited("steps", wire.steps, 1, settings.max_steps)
     seeds, subseeds = _seeds(wire, batch_size * n_iter)
     names = resolve(wire.sampler_name, wire.sampler_index_or_default, wire.scheduler)
+    styles = choose_styles(wire.styles, settings)
     start = _start(wire, values, settings, (width, height), batch_size)
-    extra = _extra(wire, names, values, start)
-    knobs, notes = _knobs(wire, names, values)
+    prompts = _prompts(wire, styles, values, settings)
+    prompts = with_default_networks(prompts[0], values, shelf), prompts[1]
+    first = First(
+        checkpoint=checkpoint,
+        size=(width, height),
+        steps=steps,
+        names=names,
+        prompts=prompts,
+        hires_prompts=_prompts(wire, styles, values, settings, "hr_"),
+    )
+    second = make_second(wire, first, values, settings, checkpoints)
+    width, height = second.first_size if second else (width, height)
+    edits = editing_notes(values, prompts, names.sampler, steps, second.hires if second else None)
+    passes = (prompts, first.hires_prompts) if second else (prompts,)
+    timeline = Timeline(steps=calls(names.sampler, steps), old_rules=values.use_old_scheduling)
+    networks = choose_networks(wire, passes, timeline, checkpoint, values, shelf)
+    weighted = emphasis_notes(values, passes, timeline)
+    encoding = {**networks.before, **dict(edits), **networks.after, **dict(weighted)}
+    extra = _extra(wire, names, values, start, second, encoding)
+    knobs, notes = sampler_knobs(wire, names.sampler, values)
     extra.update(notes)
+    extra.update(sampling_notes(values))
+    extra.update(second.later if second else {})
     count = (start.batch_size if start else batch_size) * n_iter
     spec = JobSpec(
         kind="img2img" if start else "txt2img",
         checkpoint=checkpoint.key,
-        prompt=_text("prompt", _given("prompt", wire.prompt), values, settings),
-        negative_prompt=_text("negative_prompt", wire.negative_prompt or "", values, settings),
+        conditioning=checkpoint.conditioning,
+        mask_weight=values.inpainting_mask_weight,
+        prompt=prompts[0],
+        negative_prompt=prompts[1],
         width=width,
         height=height,
         steps=steps,
@@ -111,10 +146,21 @@ def to_spec(
         noise_source=values.randn_source,
         clip_skip=values.CLIP_stop_at_last_layers,
         emphasis=values.emphasis,
+        old_emphasis=values.use_old_emphasis_implementation,
+        old_prompt_editing=values.use_old_scheduling,
         comma_backtrack=values.comma_padding_backtrack,
+        sampling=sampling_options(values),
+        guidance=guidance_options(wire, values, checkpoint),
+        refiner=choose_refiner(wire, values, checkpoint, checkpoints, shelf),
         init=start.init if start else None,
+        hires=_hires(wire, values, second, networks, shelf),
+        vae=networks.vae.name,
+        vae_fallback=vae_fallback(values),
+        adapters=networks.first.adapters,
+        tiling=tiles(wire, values),
+        token_merging=token_merging(wire, values)[0],
         task_id=wire.task_id,
-        params=tuple((key, str(value)) for key, value in extra.items()),
+        params=(*networks.vae.entries, *_told(extra, second)),
         **knobs,
     )
     return Prepared(
@@ -124,9 +170,17 @@ def to_spec(
         seeds=seeds,
         subseeds=subseeds,
         finishing=start.finishing if start else Finishing(),
+        vae_hash=networks.vae.short_hash,
         extra=extra,
         ignored=(*ignored_fields(wire), *overridden.ignored),
-        warnings=(*overridden.warnings, *_name_warnings(wire, names)),
+        warnings=(
+            *overridden.warnings,
+            *_name_warnings(wire, names),
+            *styles.warnings,
+            *(start.warnings if start else ()),
+            *(second.warnings if second else ()),
+            *networks.warnings,
+        ),
     )
 
 
@@ -137,11 +191,31 @@ def _given(name: str, value: T | None) -> T:
     return value
 
 
+def _prompts(
+    wire: Generation, styles: ChosenStyles, values: OptionValues, settings: Settings, prefix: str = ""
+) -> tuple[str, str]:
+    """Prompt and negative prompt of a pass; where the second pass has none, the first one's."""
+    positive = getattr(wire, f"{prefix}prompt", None) or _given("prompt", wire.prompt)
+    negative = getattr(wire, f"{prefix}negative_prompt", None) or wire.negative_prompt or ""
+    return (
+        _text(f"{prefix}prompt", styles.positive(positive), values, settings),
+        _text(f"{prefix}negative_prompt", styles.negative(negative), values, settings),
+    )
+
+
+def _told(extra: Mapping[str, object], second: Second | None) -> tuple[tuple[str, str], ...]:
+    """The entries of the texts, those that differ from picture to picture filled in."""
+    entries = {**extra, **(second.texts if second else {})}
+    return tuple((key, str(value)) for key, value in entries.items() if value is not None)
+
+
 def _text(name: str, prompt: str, values: OptionValues, settings: Settings) -> str:
     """A prompt as it is drawn and recorded: without comments."""
     if len(prompt) > settings.max_prompt_chars:
         raise LimitExceeded(name, f"{len(prompt)} characters", f"at most {settings.max_prompt_chars}")
-    return strip_comments(prompt) if values.enable_prompt_comments else prompt
+    shown = strip_comments(prompt) if values.enable_prompt_comments else prompt
+    check_prompt(name, shown, values)
+    return shown
 
 
 def _limited(name: str, value: int | None, low: int, high: int) -> int:
@@ -162,7 +236,8 @@ def _override(values: OptionValues, given: Mapping[str, Any], checkpoints: Seque
     defaults = OptionValues()
     for name, value in given.items():
         if name not in OptionValues.model_fields:
-            ignored.append(f"override_settings.{name}")
+            if asks_for_something(name, value):
+                ignored.append(f"override_settings.{name}")
         elif name == "sd_model_checkpoint" and not _is_known(checkpoints, value):
             if value:
                 warnings.append(f"override_settings.sd_model_checkpoint {str(value)[:80]!r} is unknown and was dropped")
@@ -183,9 +258,9 @@ def _is_known(checkpoints: Sequence[CheckpointInfo], name: object) -> bool:
 
 def _size(wire: Generation, checkpoint: CheckpointInfo, settings: Settings) -> tuple[int, int]:
     """Width and height; what the client left out is the checkpoint's native size."""
-    given, native = wire.model_fields_set, checkpoint.native_size
-    width = _limited("width", wire.width if "width" in given else native, MIN_SIDE, settings.max_width)
-    height = _limited("height", wire.height if "height" in given else native, MIN_SIDE, settings.max_height)
+    asked_width, asked_height = asked_size(wire, checkpoint.native_size)
+    width = _limited(*asked_width, MIN_SIDE, settings.max_width)
+    height = _limited(*asked_height, MIN_SIDE, settings.max_height)
     if width * height > settings.max_pixels:
         raise LimitExceeded("width x height", f"{width}x{height}", f"at most {settings.max_pixels} pixels")
     return width, height
@@ -234,39 +309,37 @@ def _start(
     return make_start(wire, values, size, batch_size, settings)
 
 
-def _extra(wire: Generation, names: Resolved, values: OptionValues, start: Start | None) -> dict[str, object]:
+def _hires(
+    wire: Generation, values: OptionValues, second: Second | None, networks: Networks, shelf: Shelf
+) -> Hires | None:
+    """The second pass with its own networks."""
+    if second is None:
+        return None
+    vae = networks.vae if second.checkpoint is None else choose_vae(second.checkpoint, values, shelf)
+    merged = token_merging(wire, values)[1]
+    return replace(second.hires, vae=vae.name, adapters=networks.hires.adapters, token_merging=merged)
+
+
+def _extra(
+    wire: Generation,
+    names: Resolved,
+    values: OptionValues,
+    start: Start | None,
+    second: Second | None,
+    encoding: Mapping[str, object],
+) -> dict[str, object]:
     """What the generation text says beyond its fixed entries, in the order in which A1111 collects it."""
-    extra = dict(start.extra) if start else {}
-    texts = (wire.prompt or "", wire.negative_prompt or "")
-    if values.emphasis != "Original" and any(bracket in text for text in texts for bracket in "(["):
-        extra["Emphasis"] = values.emphasis
+    extra = dict(start.extra) if start else dict(second.extra) if second else {}
+    extra.update(encoding)
+    extra.update(table_notes(values))
     if start and start.init.noise_multiplier != 1:
         extra["Noise multiplier"] = start.init.noise_multiplier
-    label = effective_scheduler(names.sampler, names.scheduler)
-    if names.sampler.family == "sigma" and label != AUTOMATIC:
-        extra["Schedule type"] = label
+    extra.update(schedule_notes(names.sampler, names.scheduler, values, wire.override_settings or {}))
+    if start is None:
+        extra.update(start_notes(names.sampler, values))
     if start and start.init.extra_noise > 0:
         extra["Extra noise"] = start.init.extra_noise
     return extra
-
-
-def _knobs(wire: Generation, names: Resolved, values: OptionValues) -> tuple[dict[str, float], dict[str, object]]:
-    """Numbers for the sampler, and their entries in the generation text.
-
-    A1111: an option that is not neutral beats the request, and only then the text tells.
-    """
-    ancestral = names.sampler.family == "sigma"
-    eta = wire.eta if wire.eta is not None else values.eta_ancestral if ancestral else values.eta_ddim
-    knobs, notes = {"eta": eta}, dict[str, object]()
-    if names.sampler.name in _TAKES_ETA and eta != names.sampler.default_eta:
-        notes["Eta" if ancestral else "Eta DDIM"] = eta
-    for name, neutral, entry, readers in _CHURN_KNOBS:
-        asked, option = getattr(wire, name), getattr(values, name)
-        knobs[name] = option if asked is None or option != neutral else asked
-        if option != neutral and names.sampler.name in readers:
-            notes[entry] = option
-    knobs["s_tmax"] = knobs["s_tmax"] or float("inf")
-    return knobs, notes
 
 
 def _name_warnings(wire: Generation, names: Resolved) -> tuple[str, ...]:

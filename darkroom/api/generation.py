@@ -1,5 +1,6 @@
 """`/sdapi/v1/txt2img` and `/img2img`: one request, one job, one answer with all its pictures."""
 
+from dataclasses import replace
 from typing import Any
 
 from anyio import to_thread
@@ -7,9 +8,12 @@ from fastapi import APIRouter, Request, Response
 
 from darkroom.api.context import Context, Shared
 from darkroom.api.convert import to_spec
+from darkroom.api.infotext import fill
 from darkroom.api.models import Generated, Generation, Img2Img, Txt2Img
 from darkroom.api.results import answer
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, job_headers, run_job
+from darkroom.api.script_runs import run_script
+from darkroom.api.scripts import Chosen, check_always_on, choose_script
 
 router = APIRouter(prefix="/sdapi/v1", tags=["generation"])
 
@@ -31,10 +35,30 @@ async def img2img(wire: Img2Img, request: Request, context: Shared) -> Response:
 async def _generate(wire: Generation, request: Request, context: Context) -> Response:
     options, settings, limiter = context.options, context.settings, context.workers
     checkpoints = context.engine.checkpoints()
-    prepared = await to_thread.run_sync(to_spec, wire, options.snapshot(), settings, checkpoints, limiter=limiter)
+    filled = await to_thread.run_sync(fill, wire, options.snapshot(), settings, checkpoints, limiter=limiter)
+    wire = filled.wire
+    notes = (*filled.warnings, *check_always_on(wire, context))
+    chosen = choose_script(wire, context)
+    if chosen:
+        return await _run_script(wire, chosen, notes, request, context)
+    prepared = await to_thread.run_sync(
+        to_spec, wire, options.snapshot(), settings, checkpoints, context.engine, limiter=limiter
+    )
+    prepared = replace(prepared, warnings=(*notes, *prepared.warnings))
     try:
         event = await run_job(request, context, prepared)
     except ClientGoneError:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     body = await to_thread.run_sync(answer, wire, prepared, event, options.snapshot(), settings, limiter=limiter)
     return Response(body, media_type="application/json", headers=job_headers(prepared, event.status.job_id))
+
+
+async def _run_script(
+    wire: Generation, chosen: Chosen, notes: tuple[str, ...], request: Request, context: Context
+) -> Response:
+    try:
+        told = await run_script(request, context, wire, chosen)
+    except ClientGoneError:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    headers = job_headers(replace(told, warnings=(*notes, *told.warnings)), told.job_id)
+    return Response(told.body, media_type="application/json", headers=headers)

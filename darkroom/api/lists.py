@@ -1,10 +1,12 @@
-"""The lists that clients fill their menus from: checkpoints, samplers, schedulers."""
+"""The lists that clients fill their menus from: checkpoints, samplers, schedulers, upscalers."""
 
 from typing import Any
 
 from fastapi import APIRouter
 
 from darkroom.api.context import Shared
+from darkroom.images.upscale import BUILT_IN
+from darkroom.jobs.latent_modes import LATENT_MODES
 from darkroom.sampling.names import SAMPLERS, SCHEDULERS
 
 router = APIRouter(prefix="/sdapi/v1", tags=["lists"])
@@ -53,3 +55,17 @@ def get_schedulers() -> list[dict[str, Any]]:
         }
         for scheduler in SCHEDULERS
     ]
+
+
+@router.get("/upscalers", operation_id="get_upscalers_sdapi_v1_upscalers_get")
+def get_upscalers() -> list[dict[str, Any]]:
+    """What can enlarge a picture. A1111: the ones that need no network claim a factor of 4 as well."""
+    return [
+        {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": 4.0} for name in BUILT_IN
+    ]
+
+
+@router.get("/latent-upscale-modes", operation_id="get_latent_upscale_modes_sdapi_v1_latent_upscale_modes_get")
+def get_latent_upscale_modes() -> list[dict[str, str]]:
+    """What can enlarge a latent between the two passes of hires fix."""
+    return [{"name": name} for name in LATENT_MODES]

@@ -1,11 +1,24 @@
 """What clients send and get, field by field, with A1111's names, order and defaults. Decides nothing."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from darkroom.coerce import Bool, Float, Int, List, Object, Text, Texts
+from darkroom.coerce import (
+    Bool,
+    Float,
+    Int,
+    List,
+    Object,
+    Share,
+    Text,
+    Texts,
+    above,
+    from_,
+    one_of,
+    read_list,
+)
 
 
 class Wire(BaseModel):
@@ -141,6 +154,54 @@ class PngInfo(Wire):
     """A picture to read notes from."""
 
     image: Text
+
+
+class Interrogate(Wire):
+    """A picture to describe."""
+
+    image: Text = ""
+    model: Text = Field("clip", description="clip (a sentence) or deepdanbooru (tags).")
+
+
+class Extras(Wire):
+    """The fields that both extras requests share."""
+
+    resize_mode: Annotated[Literal[0, 1], BeforeValidator(one_of(0, 1))] = Field(
+        0, description="0 enlarges by upscaling_resize, 1 to upscaling_resize_w x upscaling_resize_h."
+    )
+    show_extras_results: Bool = Field(True, description="No effect.")
+    gfpgan_visibility: Share = Field(0.0, description="0 to 1: how much of GFPGAN's result is seen.")
+    codeformer_visibility: Share = Field(0.0, description="0 to 1: how much of CodeFormer's result is seen.")
+    codeformer_weight: Share = Field(0.0, description="0 to 1; 0 changes faces most.")
+    upscaling_resize: Annotated[Float, AfterValidator(above(0))] = Field(2.0, description="Factor.")
+    upscaling_resize_w: Annotated[Int, AfterValidator(from_(1))] = Field(512, description="Pixels.")
+    upscaling_resize_h: Annotated[Int, AfterValidator(from_(1))] = Field(512, description="Pixels.")
+    upscaling_crop: Bool = Field(True, description="Cut off, or fill with black, what departs from the wanted size.")
+    upscaler_1: Text = Field("None", description="A name of /sdapi/v1/upscalers.")
+    upscaler_2: Text = Field("None", description="A second one, laid over the first.")
+    extras_upscaler_2_visibility: Share = Field(0.0, description="0 to 1: how much of the second one is seen.")
+    upscale_first: Bool = Field(False, description="No effect: enlarging always comes first.")
+
+
+class ExtrasSingle(Extras):
+    """A picture to enlarge."""
+
+    image: Text = ""
+
+
+class ExtraImage(Wire):
+    """One picture of several."""
+
+    data: Text
+    name: Text
+
+
+class ExtrasBatch(Extras):
+    """Pictures to enlarge."""
+
+    pictures: Annotated[list[ExtraImage], BeforeValidator(read_list)] = Field(
+        alias="imageList", description="Pictures as base64, each with a name."
+    )
 
 
 class Simple(Wire):

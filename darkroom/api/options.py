@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Response
 
 from darkroom.api.checkpoints import choose_checkpoint, get_checkpoint
 from darkroom.api.context import Context, Shared
+from darkroom.api.other_options import OTHER_OPTIONS, asks_for_something
 from darkroom.api.running import printable
 from darkroom.coerce import Object
 from darkroom.errors import BadRequest
@@ -24,7 +25,7 @@ _READ_ONLY = frozenset({"sd_checkpoint_hash"})
 def get_options(context: Shared) -> dict[str, Any]:
     """Every option. `sd_model_checkpoint` is the title of the checkpoint in use, as `/sd-models` lists it."""
     values = context.options.snapshot()
-    shown = values.model_dump()
+    shown = {**OTHER_OPTIONS, **values.model_dump()}
     checkpoints = context.engine.checkpoints()
     if checkpoints:
         checkpoint = choose_checkpoint(checkpoints, values.sd_model_checkpoint)
@@ -56,6 +57,6 @@ def _sort(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The options that exist, and the names of those that change nothing."""
     defaults = OptionValues()
     changes = {key: value for key, value in given.items() if key in OptionValues.model_fields and key not in _READ_ONLY}
-    ignored = [key for key in given if key not in OptionValues.model_fields]
+    ignored = [key for key in given if key not in OptionValues.model_fields and asks_for_something(key, given[key])]
     ignored += [key for key, value in changes.items() if key in NO_EFFECT_YET and value != getattr(defaults, key)]
     return changes, ignored

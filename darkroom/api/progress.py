@@ -1,16 +1,15 @@
 """`/sdapi/v1/progress`, `/interrupt`, `/skip`: what the running jobs do, and stopping them."""
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Query
 
-from darkroom.api.context import Context, Shared
+from darkroom.api.context import Context, Series, Shared
 from darkroom.api.results import timestamp
 from darkroom.coerce import Bool
 from darkroom.engine.client import JobStatus
-from darkroom.images.codecs import encode, to_base64
 
 router = APIRouter(prefix="/sdapi/v1", tags=["progress"])
 
@@ -25,11 +24,12 @@ async def progress(
     """Where the job that was submitted first stands. Idle is exactly progress 0 and job_count 0."""
     running, queued = context.running(), context.queued()
     current = next(iter((*running, *queued)), None)
-    fraction = _fraction(current)
+    series = context.find_series(current)
+    fraction = _series_fraction(series, running) if series else _fraction(current)
     return {
         "progress": min(fraction, 1.0),
-        "eta_relative": _eta(current, fraction),
-        "state": _state(context, current),
+        "eta_relative": _series_eta(series, fraction) if series else _eta(current, fraction),
+        "state": _state(context, current) | (_series_state(series) if series else {}),
         "current_image": None if skip_current_image or not running else await _live_picture(context, running[0]),
         "textinfo": None,
     }
@@ -39,6 +39,7 @@ async def progress(
 def interrupt(context: Shared) -> dict[str, Any]:
     """Stop the running jobs, or the first that waits; each answers with the pictures it has."""
     context.controls.interrupted = True
+    context.controls.stops += 1
     for job in context.running() or context.queued()[:1]:
         context.engine.interrupt(job.job_id)
     return {}
@@ -58,8 +59,7 @@ def _fraction(job: JobStatus | None) -> float:
         return 0.0
     if job.state == "queued":
         return _HEAD_START
-    count = job.spec.n_iter
-    return _HEAD_START + job.iteration / count + job.step / max(job.steps, 1) / count
+    return _HEAD_START + (_finished(job) + job.step / max(job.steps, 1)) / _planned(job)
 
 
 def _eta(job: JobStatus | None, fraction: float) -> float:
@@ -78,7 +78,7 @@ def _state(context: Context, job: JobStatus | None) -> dict[str, Any]:
         "interrupted": job.interrupted if job else context.controls.interrupted,
         "stopping_generation": False,
         "job": _name(job),
-        "job_count": 0 if job is None else -1 if job.state == "queued" else job.spec.n_iter,
+        "job_count": 0 if job is None else -1 if job.state == "queued" else _planned(job),
         "job_timestamp": timestamp(shown),
         "job_no": _finished(shown),
         "sampling_step": job.step if job else 0,
@@ -95,23 +95,38 @@ def _name(job: JobStatus | None) -> str:
 
 
 def _finished(job: JobStatus | None) -> int:
-    """Batches done so far. A1111: the number of the last job stays after its end."""
+    """Passes done so far over all batches. A1111: the number of the last job stays after its end."""
     if job is None:
         return 0
-    return job.spec.n_iter if job.state == "done" else job.iteration
+    return _planned(job) if job.state == "done" else job.iteration * job.spec.passes + job.part
+
+
+def _planned(job: JobStatus) -> int:
+    """A1111: a batch with hires fix counts as two jobs."""
+    return job.spec.n_iter * job.spec.passes
+
+
+def _series_fraction(series: Series, running: Sequence[JobStatus]) -> float:
+    """A script's progress: its finished batches and the shares of those in work."""
+    share = sum(job.fraction * _planned(job) for job in running if job.job_id in series.job_ids)
+    return _HEAD_START + (series.finished + share) / max(series.planned, 1)
+
+
+def _series_eta(series: Series, fraction: float) -> float:
+    elapsed = time.time() - series.began
+    return elapsed / fraction - elapsed
+
+
+def _series_state(series: Series) -> dict[str, Any]:
+    number = min(series.finished + 1, series.planned)
+    return {
+        "job": f"{number} out of {series.planned}",
+        "job_count": max(series.planned, 1),
+        "job_no": series.finished,
+    }
 
 
 async def _live_picture(context: Context, job: JobStatus) -> str | None:
-    """The state of a running job's first picture, made anew only every few steps."""
     options = context.options.snapshot()
-    every = options.show_progress_every_n_steps
-    if not options.live_previews_enable or every < 0 or job.step < max(every, 1):
-        return None
-    key = (job.job_id, job.iteration, job.step // max(every, 1))
-    if context.preview.key != key:
-        picture = await context.engine.preview(job.job_id)
-        if picture is None:
-            return None
-        data = await to_thread.run_sync(lambda: encode(picture, options.samples_format, quality=options.jpeg_quality))
-        context.preview.key, context.preview.image = key, to_base64(data)
-    return context.preview.image
+    _, picture = await context.live.show(context.engine, job, options, options.samples_format)
+    return picture

@@ -5,38 +5,65 @@ Runs in worker threads; touches no event loop.
 
 import json
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from darkroom.api.convert import Prepared
 from darkroom.api.models import Generation, Img2Img
 from darkroom.engine.client import Event, JobStatus
 from darkroom.images import files, grid
-from darkroom.images.codecs import Format, Pixels, encode, to_base64
-from darkroom.jobs.infotext import VERSION, Shown, write
+from darkroom.images.codecs import Format, Pixels, encode, fitting, to_base64
+from darkroom.jobs.infotext import TEXT_ONLY, VERSION, Shown, write
 from darkroom.settings import OptionValues, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shot:
-    """One finished picture with its generation text."""
+    """One finished picture with its generation text, or a by-product of one, told by the `suffix` of its file.
+
+    A by-product's text goes into its file alone.
+    """
 
     picture: Pixels
     text: str
     seed: int
+    suffix: str = ""
+    returned: bool = True
+    saved: bool = True
+
+
+def with_notes(prepared: Prepared, event: Event) -> Prepared:
+    """The job with what its generation text shall say that turned out only while it ran."""
+    found = {key: value for done in event.pictures for key, value in done.notes}
+    said = tuple((key, str(value)) for key, value in found.items() if value is not None)
+    spec = replace(prepared.spec, params=(*prepared.spec.params, *said))
+    return replace(prepared, spec=spec, extra={**prepared.extra, **found})
 
 
 def finish(prepared: Prepared, event: Event) -> list[Shot]:
     """The job's pictures in order, with what the mask kept pasted back."""
-    return [
-        Shot(
-            picture=prepared.finishing.apply(done.picture, done.index),
-            text=describe(prepared, done.index),
-            seed=prepared.spec.seeds[done.index],
+    ordered = sorted(event.pictures, key=lambda done: done.index)
+    return [shot for done in ordered for shot in _shots(prepared, done.picture, done.index)]
+
+
+def _shots(prepared: Prepared, picture: Pixels, index: int) -> Iterator[Shot]:
+    """The picture and, behind it, its mask and what was made under that, where the options ask for them."""
+    options, done = prepared.options, prepared.finishing.apply(picture, index)
+    shot = Shot(picture=done.picture, text=describe(prepared, index), seed=prepared.spec.seeds[index])
+    if done.uncorrected is not None:
+        yield replace(shot, picture=done.uncorrected, suffix="-before-color-correction", returned=False)
+    yield shot
+    if done.mask is not None and (options.return_mask or options.save_mask):
+        yield replace(shot, picture=done.mask, suffix="-mask", returned=options.return_mask, saved=options.save_mask)
+    if done.composite is not None:
+        yield replace(
+            shot,
+            picture=done.composite,
+            suffix="-mask-composite",
+            returned=options.return_mask_composite,
+            saved=options.save_mask_composite,
         )
-        for done in sorted(event.pictures, key=lambda done: done.index)
-    ]
 
 
 def describe(prepared: Prepared, index: int) -> str:
@@ -61,33 +88,50 @@ def make_grid(shots: Sequence[Shot], options: OptionValues, batch_size: int) -> 
 
 def encode_shot(shot: Shot, prepared: Prepared, options: OptionValues, *, file_format: Format | None = None) -> bytes:
     """A picture's file. The format is the server's, not the job's: A1111 encodes after the overrides are gone."""
-    text = shot.text if options.enable_pnginfo and prepared.options.enable_pnginfo else ""
-    return encode(shot.picture, file_format or options.samples_format, text=text, quality=options.jpeg_quality)
+    text = shot.text if options.enable_pnginfo and prepared.options.enable_pnginfo and not shot.suffix else ""
+    wanted = fitting(shot.picture, file_format or options.samples_format)
+    return encode(shot.picture, wanted, text=text, quality=options.jpeg_quality)
 
 
 def save_all(shots: Iterable[Shot], sheet: Shot | None, prepared: Prepared, settings: Settings) -> None:
     """Write pictures and grid into the dated output folders. Raises OSError."""
     options, kind = prepared.options, prepared.spec.kind
     if options.samples_save:
-        for shot in shots:
-            data = encode_shot(shot, prepared, options)
-            folder = settings.output_dir / f"{kind}-images"
-            files.save(data, folder, decoration=str(shot.seed), extension=options.samples_format)
+        for shot in (shot for shot in shots if shot.saved):
+            data, extension = _file(shot, options, options.samples_format)
+            path = files.save(
+                data,
+                settings.output_dir / f"{kind}-images",
+                decoration=f"{shot.seed}{shot.suffix}",
+                extension=extension,
+            )
+            if options.save_txt:
+                path.with_suffix(".txt").write_text(shot.text + "\n", encoding="utf-8")
     if sheet and options.grid_save:
-        data = encode_shot(sheet, prepared, options, file_format=options.grid_format)
+        data, extension = _file(sheet, options, options.grid_format)
         folder = settings.output_dir / f"{kind}-grids"
-        files.save(data, folder, decoration="", extension=options.grid_format, basename="grid", digits=4)
+        files.save(data, folder, decoration="", extension=extension, basename="grid", digits=4)
+
+
+def _file(shot: Shot, options: OptionValues, wanted: Format) -> tuple[bytes, Format]:
+    """A picture as it is saved, and the format that was fit for it."""
+    file_format = fitting(shot.picture, wanted)
+    text = shot.text if options.enable_pnginfo else ""
+    data = encode(shot.picture, file_format, text=text, quality=options.jpeg_quality, lossless=options.webp_lossless)
+    return data, file_format
 
 
 def answer(wire: Generation, prepared: Prepared, event: Event, options: OptionValues, settings: Settings) -> bytes:
     """The JSON of a txt2img or img2img answer. `options` are the server's, `prepared.options` the job's."""
-    shots = finish(prepared, event)
+    prepared = with_notes(prepared, event)
+    made = finish(prepared, event)
+    shots = [shot for shot in made if shot.returned]
     saving = bool(getattr(wire, "save_images", False))
     sheet = None
     if saving and shots and (len(shots) > 1 or not prepared.options.grid_only_if_multiple):
         sheet = make_grid(shots, prepared.options, prepared.spec.batch_size)
     if saving and (event.status.state == "done" or prepared.options.save_incomplete_images):
-        save_all(shots, sheet, prepared, settings)
+        save_all(made, sheet, prepared, settings)
     returned = [sheet, *shots] if sheet and prepared.options.return_grid else shots
     images = returned if getattr(wire, "send_images", True) else []
     body = {
@@ -109,7 +153,7 @@ def parameters(wire: Generation, prepared: Prepared) -> dict[str, Any]:
 
 
 def info(
-    wire: Generation, prepared: Prepared, status: JobStatus, returned: Sequence[Shot], *, has_grid: bool = False
+    wire: Generation, prepared: Prepared, status: JobStatus | None, returned: Sequence[Shot], *, has_grid: bool = False
 ) -> str:
     """The document that clients parse a second time: 32 keys in A1111's order, as ASCII JSON."""
     spec, checkpoint = prepared.spec, prepared.checkpoint
@@ -134,18 +178,18 @@ def info(
         "face_restoration_model": None,
         "sd_model_name": checkpoint.base,
         "sd_model_hash": checkpoint.short_hash,
-        "sd_vae_name": None,
-        "sd_vae_hash": None,
+        "sd_vae_name": spec.vae or None,
+        "sd_vae_hash": prepared.vae_hash,
         "seed_resize_from_w": wire.seed_resize_from_w,
         "seed_resize_from_h": wire.seed_resize_from_h,
         "denoising_strength": wire.denoising_strength,
-        "extra_generation_params": prepared.extra,
+        "extra_generation_params": {key: value for key, value in prepared.extra.items() if key not in TEXT_ONLY},
         "index_of_first_image": int(has_grid),
-        "infotexts": [shot.text for shot in returned] or [describe(prepared, 0)],
+        "infotexts": [shot.text for shot in returned if not shot.suffix] or [describe(prepared, 0)],
         "styles": wire.styles or [],
         "job_timestamp": timestamp(status),
         "clip_skip": spec.clip_skip,
-        "is_using_inpainting_conditioning": False,
+        "is_using_inpainting_conditioning": spec.conditioning == "inpaint",
         "version": VERSION,
     }
     return json.dumps(document)

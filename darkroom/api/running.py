@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 
@@ -11,6 +12,8 @@ from darkroom.api.convert import Prepared
 from darkroom.engine.client import Event, result
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _HEADER_BYTES = 2000
 CLIENT_CLOSED_REQUEST = 499
@@ -23,28 +26,58 @@ class ClientGoneError(Exception):
 async def run_job(request: Request, context: Context, prepared: Prepared) -> Event:
     """The job's last event; a cancelled one has no pictures. Raises ClientGoneError, Busy, what the job failed with."""
     was_idle = not context.running()
-    job_id = context.engine.submit(prepared.spec)
+    job_id = submit(context, prepared)
     if was_idle:
         context.controls.begin()
+    return await while_connected(request, finish_job(context, job_id))
+
+
+def submit(context: Context, prepared: Prepared) -> str:
+    """Hand a job to the engine and give its id; the log hears what has no effect in it. Raises Busy."""
+    job_id = context.engine.submit(prepared.spec)
     for kind, notes in (("ignored", prepared.ignored), ("replaced", prepared.warnings)):
         if notes:
             log.warning("job %s: %s: %s", job_id, kind, printable(notes))
-    work = asyncio.ensure_future(result(context.engine, job_id))
+    return job_id
+
+
+async def finish_job(context: Context, job_id: str) -> Event:
+    """The job's last event. Where nobody waits for it any more, the job is dropped."""
+    try:
+        return await result(context.engine, job_id)
+    except asyncio.CancelledError:
+        log.info("job %s is dropped", job_id)
+        context.engine.cancel(job_id)
+        raise
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives, as long as there is a client to give it to. Raises ClientGoneError, and what `work` raises."""
+    task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            log.info("job %s: the client is gone", job_id)
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
             raise ClientGoneError
-        return work.result()
+        return task.result()
     finally:
         gone.cancel()
-        if not work.done():
-            work.cancel()
-            context.engine.cancel(job_id)
+        task.cancel()
 
 
-def job_headers(prepared: Prepared, job_id: str) -> dict[str, str]:
+class Noted(Protocol):
+    """Something that was done, with what had no effect and what was replaced."""
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """What had no effect."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was replaced, or else is worth knowing."""
+
+
+def job_headers(prepared: Noted, job_id: str) -> dict[str, str]:
     """What an answer says beside its body: the job, what had no effect, what was replaced."""
     headers = {"X-Job-Id": job_id}
     if prepared.ignored:

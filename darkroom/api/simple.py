@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from darkroom.api.context import Shared
 from darkroom.api.convert import Prepared, to_spec
 from darkroom.api.models import Simple, Txt2Img
-from darkroom.api.results import Shot, encode_shot, finish, make_grid
+from darkroom.api.results import Shot, encode_shot, finish, make_grid, with_notes
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, job_headers, run_job
 from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images.codecs import to_base64
@@ -46,12 +46,15 @@ async def generate(request: Request, context: Shared) -> Response:
     wire = _to_wire(simple, context.settings)
     options = context.options.snapshot()
     checkpoints, limiter = context.engine.checkpoints(), context.workers
-    prepared = await to_thread.run_sync(to_spec, wire, options, context.settings, checkpoints, limiter=limiter)
+    prepared = await to_thread.run_sync(
+        to_spec, wire, options, context.settings, checkpoints, context.engine, limiter=limiter
+    )
     try:
         event = await run_job(request, context, prepared)
     except ClientGoneError:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     accept = request.headers.get("accept", "")
+    prepared = with_notes(prepared, event)
     shots = await to_thread.run_sync(finish, prepared, event, limiter=limiter)
     if not shots:
         raise HTTPException(409, "the job was stopped before its first picture")

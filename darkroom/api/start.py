@@ -3,19 +3,23 @@
 Works in picture space throughout; knows nothing of networks, and of requests only their fields.
 """
 
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from darkroom.api.answers import InitImageError
 from darkroom.api.models import Img2Img
+from darkroom.api.soft_inpainting import soft_inpainting
 from darkroom.errors import BadRequest, LimitExceeded
-from darkroom.images import masks
-from darkroom.images.codecs import Pixels, decode_base64, flatten, to_pixels
+from darkroom.images import files, masks
+from darkroom.images.codecs import decode_base64, encode_image, flatten, to_pixels
 from darkroom.images.overlay import Finishing, make_overlay, widen
-from darkroom.jobs.spec import InitImage
+from darkroom.images.upscale import RESAMPLERS, Enlarge
+from darkroom.jobs.spec import InitImage, SoftInpainting
 from darkroom.settings import OptionValues, Settings
 
 MAX_BLUR = 128
@@ -24,52 +28,102 @@ MIN_SIDE = 8
 Fill = Literal["fill", "original", "latent noise", "latent nothing"]
 _FILLS: tuple[Fill, ...] = ("fill", "original", "latent noise", "latent nothing")
 
+Grey = NDArray[np.uint8]
+"""Grey levels `[H, W]`."""
+
+BLANK_MASK = 'Unable to perform "Inpaint Only mask" because mask is blank, switch to img2img mode.'
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What an img2img job starts from. `extra` goes into the generation text, with its values as JSON has them."""
+    """What an img2img job starts from. `extra` goes into the generation text, with its values as JSON has them.
+
+    `warnings` say what was asked for and turned out to be impossible.
+    """
 
     init: InitImage
     batch_size: int
     finishing: Finishing = field(default_factory=Finishing)
     extra: dict[str, object] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mask:
-    """A mask ready for use: at the job's size, with its overlay's grey levels and the region it works on."""
+    """A mask ready for use: at the job's size, with its overlay's grey levels and the region it works on.
+
+    `latent` is what the sampler repaints, as large as any picture.
+    """
 
     picture: Image.Image
     overlay: Image.Image
     box: masks.Box | None
+    latent: Image.Image
+    rounded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What a request's start depends on. `size` is (width, height)."""
+
+    wire: Img2Img
+    options: OptionValues
+    settings: Settings
+    size: tuple[int, int]
+    soft: SoftInpainting | None
+
+    @property
+    def mode(self) -> int:
+        return self.wire.resize_mode or masks.STRETCH
+
+    @property
+    def rounded(self) -> bool:
+        """Whether a mask has only two levels in the end."""
+        return bool(self.wire.mask_round) and self.soft is None
+
+    @property
+    def enlarge(self) -> Enlarge | None:
+        """The upscaler of pictures that grow. A1111: an unknown one is none."""
+        return RESAMPLERS.get(self.options.upscaler_for_img2img or "")
+
+    def fitted(self, picture: Image.Image, mode: int) -> Image.Image:
+        """The picture at the job's size."""
+        return masks.resize(picture, mode, *self.size, self.enlarge)
 
 
 def make_start(
     wire: Img2Img, options: OptionValues, size: tuple[int, int], batch_size: int, settings: Settings
 ) -> Start:
-    """Decode and prepare everything. `size` is (width, height). Raises BadImage, BadRequest, InitImageError."""
+    """Decode and prepare everything. `size` is (width, height).
+
+    Raises BadImage, BadRequest, InitImageError; OSError where a picture is to be kept and cannot be.
+    """
     sources = _decode_sources(wire, batch_size, settings.max_image_pixels)
-    extra: dict[str, object] = {"Denoising strength": wire.denoising_strength}
-    mask = _prepare_mask(wire, size, settings.max_image_pixels, extra) if wire.mask is not None else None
-    flat = [flatten(source, options.img2img_background_color) for source in sources]
-    whole = [_fit_whole(picture, wire, size, mask, settings) for picture in flat]
-    overlays = [make_overlay(picture, mask.overlay, _mode(wire)) for picture in whole] if mask else []
-    pictures = [_under_mask(picture, wire, size, mask) for picture in whole]
+    soft, extra = soft_inpainting(wire)
+    plan = _Plan(wire=wire, options=options, settings=settings, size=size, soft=soft)
+    extra["Denoising strength"] = wire.denoising_strength
+    mask = _prepare_mask(plan, extra) if wire.mask is not None else None
+    whole = [_fit_whole(plan, flatten(source, options.img2img_background_color), mask) for source in sources]
+    pictures = [_under_mask(plan, picture, mask) for picture in whole]
     if mask and wire.inpainting_fill in {0, 2, 3}:
         extra["Masked content"] = _fill(wire)
     return Start(
         init=InitImage(
             pictures=tuple(map(to_pixels, pictures)),
             denoising_strength=wire.denoising_strength,
-            latent_mask=_latent_mask(mask, wire, size),
+            latent_mask=_latent_mask(mask, size),
             fill=_fill(wire) if mask else "original",
             noise_multiplier=_noise_multiplier(wire, options),
             extra_noise=options.img2img_extra_noise,
             fix_steps=options.img2img_fix_steps,
+            mask=_levels(mask) if mask else None,
+            soft=soft if mask else None,
+            digest=_keep_sources(sources, settings) if options.save_init_img else None,
         ),
         batch_size=len(pictures) if len(pictures) > 1 else batch_size,
-        finishing=_finishing(overlays, mask, options),
+        finishing=_finishing(plan, whole, pictures, mask),
         extra=extra,
+        warnings=(BLANK_MASK,) if wire.mask is not None and mask is None else (),
     )
 
 
@@ -86,13 +140,19 @@ def _decode_sources(wire: Img2Img, batch_size: int, max_pixels: int) -> list[Ima
     return sources
 
 
-def _mode(wire: Img2Img) -> int:
-    return wire.resize_mode or masks.STRETCH
+def _keep_sources(sources: list[Image.Image], settings: Settings) -> str:
+    """Save the pictures as they came, each under the MD5 of its pixels; the last one's is what the text tells."""
+    digest = ""
+    for source in sources:
+        digest = hashlib.md5(source.tobytes(), usedforsecurity=False).hexdigest()
+        files.keep(encode_image(source, "png", notes={}), settings.output_dir / "init-images", f"{digest}.png")
+    return digest
 
 
-def _prepare_mask(wire: Img2Img, size: tuple[int, int], max_pixels: int, extra: dict[str, object]) -> _Mask | None:
+def _prepare_mask(plan: _Plan, extra: dict[str, object]) -> _Mask | None:
     """The mask; None where it is blank and only its region was wanted, which makes the request a plain img2img."""
-    picture = masks.binary(decode_base64(wire.mask, field="mask", max_pixels=max_pixels), rounded=bool(wire.mask_round))
+    wire, limit = plan.wire, plan.settings.max_image_pixels
+    picture = masks.binary(decode_base64(wire.mask, field="mask", max_pixels=limit), rounded=plan.rounded)
     if wire.inpainting_mask_invert:
         picture = masks.invert(picture)
         extra["Mask mode"] = "Inpaint not masked"
@@ -100,17 +160,30 @@ def _prepare_mask(wire: Img2Img, size: tuple[int, int], max_pixels: int, extra: 
     picture = masks.blur(picture, blur_x, blur_y)
     if blur_x == blur_y > 0:
         extra["Mask blur"] = blur_x
-    if not wire.inpaint_full_res:
-        fitted = masks.resize(picture, _mode(wire), *size).convert("L")
-        return _Mask(picture=fitted, overlay=widen(fitted), box=None)
-    padding = wire.inpaint_full_res_padding or 0
-    box = masks.region(picture, padding, *size)
-    if box is None:
+    box = None
+    if wire.inpaint_full_res:
+        padding = wire.inpaint_full_res_padding or 0
+        box = masks.region(picture, padding, *plan.size)
+        if box is None:
+            return None
+        extra["Inpaint area"] = "Only masked"
+        extra["Masked area padding"] = padding
+    part, mode = (picture.crop(box), masks.FILL) if box else (picture, plan.mode)
+    fitted = masks.resize(part, mode, *plan.size).convert("L")
+    return _Mask(
+        picture=fitted,
+        overlay=picture if box else widen(fitted),
+        box=box,
+        latent=_separate_mask(wire, limit) or fitted,
+        rounded=plan.rounded,
+    )
+
+
+def _separate_mask(wire: Img2Img, max_pixels: int) -> Image.Image | None:
+    """The mask that a request has for the sampler alone. A1111: takes none over HTTP, only from its own scripts."""
+    if not wire.latent_mask:
         return None
-    extra["Inpaint area"] = "Only masked"
-    extra["Masked area padding"] = padding
-    fitted = masks.resize(picture.crop(box), masks.FILL, *size).convert("L")
-    return _Mask(picture=fitted, overlay=picture, box=box)
+    return decode_base64(wire.latent_mask, field="latent_mask", max_pixels=max_pixels).convert("L")
 
 
 def _blurs(wire: Img2Img) -> tuple[int, int]:
@@ -126,28 +199,27 @@ def _blurs(wire: Img2Img) -> tuple[int, int]:
     return pair
 
 
-def _fit_whole(
-    picture: Image.Image, wire: Img2Img, size: tuple[int, int], mask: _Mask | None, settings: Settings
-) -> Image.Image:
+def _fit_whole(plan: _Plan, picture: Image.Image, mask: _Mask | None) -> Image.Image:
     """The picture at the job's size, unless a region of it is worked on or its latent is to be stretched."""
     if mask and mask.box:
         return picture
-    if _mode(wire) != masks.LATENT_STRETCH:
-        return masks.resize(picture, _mode(wire), *size)
+    if plan.mode != masks.LATENT_STRETCH:
+        return plan.fitted(picture, plan.mode)
     # It will be encoded as it is, so it must fit like a picture that is drawn.
-    if min(picture.size) < MIN_SIDE or picture.width * picture.height > settings.max_pixels:
-        allowed = f"sides from {MIN_SIDE} and at most {settings.max_pixels} pixels where resize_mode is 3"
+    limit = plan.settings.max_pixels
+    if min(picture.size) < MIN_SIDE or picture.width * picture.height > limit:
+        allowed = f"sides from {MIN_SIDE} and at most {limit} pixels where resize_mode is 3"
         raise LimitExceeded("init_images", f"{picture.width}x{picture.height}", allowed)
     return picture
 
 
-def _under_mask(picture: Image.Image, wire: Img2Img, size: tuple[int, int], mask: _Mask | None) -> Image.Image:
+def _under_mask(plan: _Plan, picture: Image.Image, mask: _Mask | None) -> Image.Image:
     """The picture as it is encoded: the region alone, and smeared under the mask where that was asked for."""
     if mask is None:
         return picture
     if mask.box:
-        picture = masks.resize(picture.crop(mask.box), masks.FILL, *size)
-    return masks.fill_under(picture, mask.picture) if wire.inpainting_fill != 1 else picture
+        picture = plan.fitted(picture.crop(mask.box), masks.FILL)
+    return masks.fill_under(picture, mask.latent) if plan.wire.inpainting_fill != 1 else picture
 
 
 def _fill(wire: Img2Img) -> Fill:
@@ -156,10 +228,16 @@ def _fill(wire: Img2Img) -> Fill:
     return _FILLS[number] if number in range(4) else "fill"
 
 
-def _latent_mask(mask: _Mask | None, wire: Img2Img, size: tuple[int, int]) -> masks.LatentMask | None:
+def _latent_mask(mask: _Mask | None, size: tuple[int, int]) -> masks.LatentMask | None:
     if mask is None:
         return None
-    return masks.latent_mask(mask.picture, (size[1] // 8, size[0] // 8), rounded=bool(wire.mask_round))
+    return masks.latent_mask(mask.latent, (size[1] // 8, size[0] // 8), rounded=mask.rounded)
+
+
+def _levels(mask: _Mask) -> Grey:
+    """The mask as checkpoints see that look at it."""
+    levels = np.asarray(mask.picture, dtype=np.uint8)
+    return np.where(levels > 127, np.uint8(255), np.uint8(0)) if mask.rounded else levels
 
 
 def _noise_multiplier(wire: Img2Img, options: OptionValues) -> float:
@@ -167,7 +245,20 @@ def _noise_multiplier(wire: Img2Img, options: OptionValues) -> float:
     return options.initial_noise_multiplier if given is None else given
 
 
-def _finishing(overlays: Sequence[Pixels], mask: _Mask | None, options: OptionValues) -> Finishing:
-    if mask is None or not options.overlay_inpaint:
-        return Finishing()
-    return Finishing(overlays=tuple(overlays), paste_to=mask.box)
+def _finishing(plan: _Plan, whole: list[Image.Image], pictures: list[Image.Image], mask: _Mask | None) -> Finishing:
+    options = plan.options
+    # A1111: the target is the picture as it is encoded, the smear under the mask included.
+    targets = tuple(map(to_pixels, pictures)) if options.img2img_color_correction else ()
+    kept = options.save_images_before_color_correction
+    if mask is None:
+        return Finishing(targets=targets, uncorrected=kept)
+    overlays = [make_overlay(picture, mask.overlay, plan.mode) for picture in whole] if options.overlay_inpaint else []
+    return Finishing(
+        overlays=tuple(overlays),
+        targets=targets,
+        mask=np.asarray(mask.overlay, dtype=np.uint8),
+        paste_to=mask.box,
+        sources=tuple(map(to_pixels, whole)) if plan.soft else (),
+        composite=options.return_mask_composite or options.save_mask_composite,
+        uncorrected=kept,
+    )

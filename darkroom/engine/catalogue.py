@@ -1,8 +1,11 @@
-"""Which checkpoints there are, by key. Reads the folders through `nets.catalog` and loads nothing. No torch here."""
+"""Which checkpoints there are, by key, and which small networks beside them. Reads the folders through `nets` and loads
+nothing. No torch here.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from darkroom.engine.small_networks import SmallNetworks
 from darkroom.errors import UnknownName
 from darkroom.jobs.spec import CheckpointInfo
 from darkroom.nets.catalog import Catalog, CheckpointFile, embedded
@@ -16,6 +19,7 @@ class Catalogue:
         cache = settings.data_dir / "hashes.json"
         self._catalog = Catalog([settings.checkpoint_dir], cache=cache, fallback=embedded())
         self._catalog.refresh()
+        self.small = SmallNetworks(settings)
 
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         """In the order that clients show them, with the hashes known by now."""
@@ -32,6 +36,7 @@ class Catalogue:
     def refresh(self) -> None:
         """Look at the folders again."""
         self._catalog.refresh()
+        self.small.refresh()
 
     def close(self) -> None:
         """Stop hashing."""

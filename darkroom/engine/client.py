@@ -10,24 +10,45 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from darkroom.errors import DarkroomError
-from darkroom.jobs.spec import CheckpointInfo, JobSpec, Picture
+from darkroom.jobs.networks import AdapterInfo, EmbeddingInfo, HypernetworkInfo, VaeInfo
+from darkroom.jobs.spec import CheckpointInfo, Emphasis, JobSpec, Picture
 
 State = Literal["queued", "running", "done", "interrupted", "failed", "cancelled"]
 FINAL: frozenset[State] = frozenset({"done", "interrupted", "failed", "cancelled"})
 
 
+PreviewMethod = Literal["Full", "Approx NN", "Approx cheap", "TAESD"]
+PreviewContent = Literal["Prompt", "Negative prompt", "Combined"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """How a running job is shown: by which decoder, whose estimate, and whether all pictures of the batch or the first.
+
+    With `finished` it is the batch before the running one that is shown, as it came out.
+    """
+
+    method: PreviewMethod = "Approx NN"
+    content: PreviewContent = "Prompt"
+    whole_batch: bool = False
+    finished: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """One picture of a job: its place in the job (`0 .. batch_size * n_iter - 1`) and its pixels."""
+    """One picture of a job: its place in the job (`0 .. batch_size * n_iter - 1`), its pixels, and the entries of its
+    generation text that turned out while it was made, with values as JSON has them.
+    """
 
     index: int
     picture: Picture
+    notes: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
     """A job at one moment. `fraction` is 0..1 over all its pictures; times are `time.time()` seconds; `step` counts
-    from 0.
+    from 0, and so does `part`, the pass that it belongs to.
     """
 
     job_id: str
@@ -37,6 +58,7 @@ class JobStatus:
     started_at: float | None = None
     ended_at: float | None = None
     iteration: int = 0
+    part: int = 0
     step: int = 0
     steps: int = 0
     fraction: float = 0.0
@@ -54,6 +76,20 @@ class Event:
     status: JobStatus
     pictures: tuple[Finished, ...] = ()
     error: DarkroomError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMemory:
+    """Memory of a CUDA device, bytes; pairs are (current, peak) of torch's allocator. The last two are counts."""
+
+    free: int
+    total: int
+    active: tuple[int, int]
+    allocated: tuple[int, int]
+    reserved: tuple[int, int]
+    inactive: tuple[int, int]
+    retries: int
+    out_of_memory: int
 
 
 class Engine(Protocol):
@@ -82,14 +118,49 @@ class Engine(Protocol):
     def cancel(self, job_id: str) -> None:
         """Drop the job; nothing comes of it. No effect on an ended job."""
 
-    async def preview(self, job_id: str) -> Picture | None:
-        """The present state of the job's first running picture, or None."""
+    async def preview(self, job_id: str, preview: Preview) -> Sequence[Picture]:
+        """The present state of a job's pictures; none before the first evaluation."""
 
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         """What can be loaded, the embedded model only if there is nothing else."""
 
     def refresh(self) -> None:
         """Look at the models folder again."""
+
+    def adapters(self) -> Sequence[AdapterInfo]:
+        """The LoRA family's files."""
+
+    def find_adapter(self, name: str) -> AdapterInfo | None:
+        """The adapter of this name or alias, also if its file is new."""
+
+    def adapter_hash(self, name: str) -> str | None:
+        """Twelve digits that stand for an adapter in a generation text, given its key; None if it cannot be read."""
+
+    def autoencoders(self) -> Sequence[VaeInfo]:
+        """The autoencoders that have files of their own."""
+
+    def vae_hash(self, name: str) -> str | None:
+        """Ten digits that stand for an autoencoder in a generation text; None if it cannot be read."""
+
+    def hypernetworks(self) -> Sequence[HypernetworkInfo]:
+        """The hypernetworks."""
+
+    def embeddings(self) -> Sequence[EmbeddingInfo]:
+        """The textual-inversion embeddings, whether or not they fit a checkpoint."""
+
+    def find_embeddings(
+        self, width: int | None, texts: Sequence[str], emphasis: Emphasis, comma_backtrack: int
+    ) -> Sequence[EmbeddingInfo]:
+        """The embeddings of a width (None: of any) that stand in texts encoded together, in order, each once."""
+
+    async def unload(self) -> None:
+        """Drop the loaded models; jobs that need one load it again."""
+
+    async def load(self, checkpoint: str) -> None:
+        """Load a checkpoint, given by its key. Raises UnknownName, BadModelFile."""
+
+    def memory(self) -> DeviceMemory | None:
+        """The device's memory; None where it has none of its own."""
 
     def ready(self) -> bool:
         """True once the default checkpoint is loaded and warm."""

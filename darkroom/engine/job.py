@@ -25,7 +25,7 @@ class Job:
         self.spec = spec
         self.status = JobStatus(job_id=job_id, spec=spec, state="queued", submitted_at=time.time())
         self.lanes: list[Lane] = []
-        self.pictures: dict[int, Picture] = {}
+        self.pictures: dict[int, Finished] = {}
         self._last = Event(status=self.status)
         self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Queue[Event]]] = []
         self._lock = Lock()
@@ -63,17 +63,28 @@ class Job:
         """Take over the pictures of finished lanes; True when the whole iteration is finished."""
         for lane in self.lanes:
             if lane.picture is not None:
-                self.pictures[lane.index] = lane.picture
+                notes = tuple(lane.notes.items())
+                self.pictures[lane.index] = Finished(index=lane.index, picture=lane.picture, notes=notes)
         return all(lane.picture is not None for lane in self.lanes)
+
+    def last_finished(self) -> list[Picture]:
+        """The pictures of the last iteration that is finished."""
+        last = max(self.pictures, default=-1) // self.spec.batch_size
+        return [one.picture for index, one in sorted(self.pictures.items()) if index // self.spec.batch_size == last]
 
     def report(self) -> None:
         """Publish where the job stands."""
-        slowest = min(self.lanes, key=lambda lane: lane.step / max(lane.steps, 1))
-        done = sum(1.0 if lane.picture is not None else lane.step / max(lane.steps, 1) for lane in self.lanes)
+        slowest = min(self.lanes, key=lambda lane: lane.passed)
+        passes = self.spec.passes
+        done = sum(1.0 if lane.picture is not None else lane.passed / passes for lane in self.lanes)
         planned = self.spec.batch_size * self.spec.n_iter
         before = self.status.iteration * self.spec.batch_size
         self.status = replace(
-            self.status, step=slowest.step, steps=slowest.steps, fraction=min(1.0, (before + done) / planned)
+            self.status,
+            part=slowest.part,
+            step=slowest.step,
+            steps=slowest.steps,
+            fraction=min(1.0, (before + done) / planned),
         )
         self._publish(Event(status=self.status))
 
@@ -85,7 +96,7 @@ class Job:
         fraction = 1.0 if state == "done" else self.status.fraction
         self.status = replace(self.status, state=state, ended_at=time.time(), fraction=fraction)
         self.lanes, self.pictures = [], {}
-        pictures = tuple(Finished(index=index, picture=picture) for index, picture in kept)
+        pictures = tuple(finished for _, finished in kept)
         self._publish(Event(status=self.status, pictures=pictures, error=error))
 
     def forget_result(self) -> None:

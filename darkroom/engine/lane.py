@@ -2,22 +2,40 @@
 `close`.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
-from darkroom.jobs.ops import Answer, Decode, Denoise, EncodeImage, EncodeText, Interrupted, Op, Program, Upscale
-from darkroom.jobs.spec import Picture
+from darkroom.engine.client import PreviewContent
+from darkroom.jobs.ops import (
+    Answer,
+    Decode,
+    Denoise,
+    EncodeImage,
+    EncodeText,
+    EstimateDepth,
+    Interrupted,
+    Note,
+    Op,
+    Program,
+    Question,
+    Upscale,
+)
+from darkroom.jobs.spec import Model, Picture
 
 
 class Lane:
     """One running program. `op` is the question it waits for; once `op` is None, `picture` is its result.
 
     An interrupt takes effect at the next Denoise, so there is always a latent to make a picture of; text and pictures
-    being encoded are let through.
+    being encoded are let through. `notes` are the entries for the generation text that turned out so far.
     """
 
-    __slots__ = ("_interrupted", "_program", "arrival", "index", "op", "picture", "served_s", "step", "steps", "x0")
+    __slots__ = (
+        "_interrupted", "_program", "_seen", "arrival", "index", "notes", "op", "part", "picture", "served_s", "step",
+        "steps",
+    )  # fmt: skip
 
     def __init__(self, program: Program, *, index: int, arrival: int, served_s: float) -> None:
         self._program = program
@@ -25,20 +43,36 @@ class Lane:
         self.index = index
         self.arrival = arrival
         self.served_s = served_s
+        self.part = 0
         self.step = 0
         self.steps = 0
-        self.x0: Tensor | None = None
+        self._seen: tuple[Denoise, Sequence[Tensor]] | None = None
+        self.notes: dict[str, object] = {}
         self.picture: Picture | None = None
-        self.op: Op | None = None
+        self.op: Question | None = None
         self._resume(None)
+
+    @property
+    def passed(self) -> float:
+        """How many passes are done, the present one's share included."""
+        return self.part + self.step / max(self.steps, 1)
 
     def answer(self, answer: Answer) -> None:
         """Send the answer to the pending question and run the program up to its next one. Raises what the program
         raises.
         """
         if isinstance(self.op, Denoise):
-            self.x0 = answer[0]
+            self._seen = self.op, answer
         self._resume(answer)
+
+    def estimate(self, content: PreviewContent) -> tuple[Model, Tensor] | None:
+        """What the last evaluation saw, `[C, H/8, W/8]`, and by which model; None before the first."""
+        if self._seen is None:
+            return None
+        op, answers = self._seen
+        if content == "Combined" and op.combine:
+            return op.model, op.combine(answers)
+        return op.model, answers[-1] if content == "Negative prompt" else answers[0]
 
     def interrupt(self) -> None:
         """Stop sampling now or at the first evaluation."""
@@ -66,9 +100,14 @@ class Lane:
                 self._finish(end.value)
 
     def _take(self, op: Op) -> None:
+        while isinstance(op, Note):
+            self.notes[op.key] = op.value
+            op = self._program.send(None)
         self.op = op
         if isinstance(op, Denoise):
-            self.step, self.steps = op.step, op.steps
+            # A sampler that chooses its steps looks ahead and may come back.
+            seen = self.step if op.part == self.part else 0
+            self.part, self.step, self.steps = op.part, max(op.step, seen), op.steps
 
     def _finish(self, picture: Picture) -> None:
         self.op = None
@@ -76,22 +115,39 @@ class Lane:
         self.step = self.steps
 
 
-def batch_key(op: Op) -> Hashable:
+def batch_key(op: Question) -> Hashable:
     """Questions with equal keys can be answered by one forward pass."""
     match op:
         case Denoise(model=model, rows=rows):
             lengths = {len(row.cond.context) for row in rows}
-            return "denoise", model, tuple(rows[0].x.shape), tuple(sorted(lengths))
+            return "denoise", _without_vae(model), tuple(rows[0].x.shape), tuple(sorted(lengths))
         case Decode(model=model, latent=latent):
-            return "decode", model, tuple(latent.shape)
-        case EncodeImage(model=model, picture=picture):
-            return "encode image", model, picture.shape
+            return "decode", _vae_alone(model), tuple(latent.shape)
+        case EncodeImage(model=model, picture=picture, scaled=scaled):
+            return "encode image", _vae_alone(model), type(picture), tuple(picture.shape), scaled
+        case EstimateDepth(model=model, picture=picture):
+            return "estimate depth", model, tuple(picture.shape)
         case EncodeText(model=model):
             return "encode text", model
         case Upscale(upscaler=upscaler, picture=picture, size=size):
             return "upscale", upscaler, picture.shape, size
 
 
-def row_count(op: Op) -> int:
+def weights_of(op: Question) -> Hashable:
+    """What must be in the UNet to answer; None for questions to other networks, which are short."""
+    return (op.model.checkpoint, op.model.adapters) if isinstance(op, Denoise) else None
+
+
+def _without_vae(model: Model) -> Model:
+    """What the UNet sees of a model."""
+    return replace(model, vae="", vae_fallback="float32")
+
+
+def _vae_alone(model: Model) -> Model:
+    """What the autoencoder sees of a model."""
+    return replace(model, adapters=(), token_merging=0.0)
+
+
+def row_count(op: Question) -> int:
     """How many network inputs the question is."""
     return len(op.rows) if isinstance(op, Denoise) else 1

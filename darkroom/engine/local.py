@@ -11,14 +11,15 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from threading import Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from darkroom.engine.allocator import keep_freed_memory
 from darkroom.engine.catalogue import Catalogue
-from darkroom.engine.client import Event, JobStatus
+from darkroom.engine.client import DeviceMemory, Event, JobStatus, Preview
 from darkroom.engine.job import Job
 from darkroom.errors import Busy, DarkroomError, UnknownName
-from darkroom.jobs.spec import CheckpointInfo, JobSpec, Picture
+from darkroom.jobs.networks import AdapterInfo, EmbeddingInfo, HypernetworkInfo, VaeInfo
+from darkroom.jobs.spec import CheckpointInfo, Emphasis, JobSpec, Picture
 from darkroom.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from darkroom.engine.runner import NetworkRunner
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 STOPPED = "the device has stopped; the server's log says why"
 REMEMBERED_JOBS = 256
@@ -51,7 +54,8 @@ class LocalEngine:
     # The Engine protocol.
 
     def submit(self, spec: JobSpec) -> str:
-        self._catalogue.get(spec.checkpoint)
+        for checkpoint in (spec.checkpoint, *([spec.hires.checkpoint] if spec.hires else [])):
+            self._catalogue.get(checkpoint)
         job = Job(secrets.token_hex(8), spec)
         with self._lock:
             if self._stopped:
@@ -86,26 +90,53 @@ class LocalEngine:
         job = self._get(job_id)
         self._post(lambda loop: loop.cancel(job))
 
-    async def preview(self, job_id: str) -> Picture | None:
+    async def preview(self, job_id: str, preview: Preview) -> Sequence[Picture]:
         job = self._get(job_id)
+        return [] if self._stopped else await self._ask(lambda: self._preview(job, preview))
+
+    async def unload(self) -> None:
+        if not self._stopped:
+            await self._ask(lambda: self._get_runner().unload())
+
+    async def load(self, checkpoint: str) -> None:
         if self._stopped:
-            return None
-        shown: Future[Picture | None] = Future()
+            raise DarkroomError(STOPPED)
+        await self._ask(lambda: self._get_runner().load(checkpoint))
 
-        def show() -> None:
-            try:
-                shown.set_result(self._preview(job))
-            except Exception as error:  # noqa: BLE001 - a preview must never take the device thread down with it
-                shown.set_exception(error)
-
-        self._post(lambda _: show())
-        return await asyncio.wrap_future(shown)
+    def memory(self) -> DeviceMemory | None:
+        return self._runner.memory() if self._runner else None
 
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         return self._catalogue.checkpoints()
 
     def refresh(self) -> None:
         self._catalogue.refresh()
+
+    def adapters(self) -> Sequence[AdapterInfo]:
+        return self._catalogue.small.adapters()
+
+    def find_adapter(self, name: str) -> AdapterInfo | None:
+        return self._catalogue.small.find_adapter(name)
+
+    def adapter_hash(self, name: str) -> str | None:
+        return self._catalogue.small.adapter_hash(name)
+
+    def autoencoders(self) -> Sequence[VaeInfo]:
+        return self._catalogue.small.autoencoders()
+
+    def vae_hash(self, name: str) -> str | None:
+        return self._catalogue.small.vae_hash(name)
+
+    def hypernetworks(self) -> Sequence[HypernetworkInfo]:
+        return self._catalogue.small.hypernetworks()
+
+    def embeddings(self) -> Sequence[EmbeddingInfo]:
+        return self._catalogue.small.embeddings()
+
+    def find_embeddings(
+        self, width: int | None, texts: Sequence[str], emphasis: Emphasis, comma_backtrack: int
+    ) -> Sequence[EmbeddingInfo]:
+        return self._catalogue.small.find_embeddings(width, texts, emphasis, comma_backtrack)
 
     def ready(self) -> bool:
         return self._ready
@@ -156,10 +187,30 @@ class LocalEngine:
                 log.exception("%s cannot be used", checkpoint.path)
         self._ready = True
 
-    def _preview(self, job: Job) -> Picture | None:
+    def _preview(self, job: Job, preview: Preview) -> Sequence[Picture]:
+        if preview.finished:
+            shown = job.last_finished()
+            return shown if preview.whole_batch else shown[:1]
+        seen = [estimate for lane in job.lanes if (estimate := lane.estimate(preview.content))]
+        chosen = seen if preview.whole_batch else seen[:1]
+        return [self._get_runner().preview(model, latent, preview.method) for model, latent in chosen]
+
+    def _get_runner(self) -> NetworkRunner:
         assert self._runner is not None
-        latents = [lane.x0 for lane in job.lanes if lane.x0 is not None]
-        return self._runner.preview(job.spec.model, latents[0]) if latents else None
+        return self._runner
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        """Have the device thread call `question` between two batches, and give what it says or raise what it raises."""
+        answer: Future[T] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(question())
+            except Exception as error:  # noqa: BLE001 - a question must never take the device thread down with it
+                answer.set_exception(error)
+
+        self._post(lambda _: ask())
+        return await asyncio.wrap_future(answer)
 
     def _post(self, message: Callable[[Loop], None]) -> None:
         """Have the device thread call `message` once it runs; dropped if it never does."""

@@ -6,7 +6,7 @@ Knows no networks: a Runner answers. All state here belongs to the one thread th
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from itertools import count
 from queue import SimpleQueue
@@ -15,10 +15,10 @@ from typing import Protocol
 from darkroom.engine.client import State
 from darkroom.engine.costs import BatchCosts
 from darkroom.engine.job import Job
-from darkroom.engine.lane import Lane, batch_key, row_count
+from darkroom.engine.lane import Lane, batch_key, row_count, weights_of
 from darkroom.engine.policy import Waiting, pick
 from darkroom.errors import DarkroomError, JobFailed, OutOfDeviceMemory
-from darkroom.jobs.ops import Answer, Op, Program
+from darkroom.jobs.ops import Answer, Program, Question
 from darkroom.jobs.spec import JobSpec
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Runner(Protocol):
     def program(self, spec: JobSpec, index: int) -> Program:
         """The program that makes picture `index` of the job."""
 
-    def answer(self, ops: Sequence[Op]) -> list[Answer]:
+    def answer(self, ops: Sequence[Question]) -> list[Answer]:
         """One answer per question, in order."""
 
 
@@ -57,6 +57,7 @@ class Loop:
         self._running: list[Job] = []
         self._arrivals = count()
         self._virtual_s = 0.0
+        self._weights: Hashable = None
         self._open = True
 
     def post(self, message: Message) -> None:
@@ -144,20 +145,28 @@ class Loop:
         program = self._runner.program(spec, index)
         return Lane(program, index=index, arrival=next(self._arrivals), served_s=self._virtual_s)
 
-    def _pick(self) -> list[tuple[Job, Lane, Op]]:
+    def _pick(self) -> list[tuple[Job, Lane, Question]]:
         asking = {
             lane.arrival: (job, lane, lane.op) for job in self._running for lane in job.lanes if lane.op is not None
         }
         waiting = [
-            Waiting(lane=place, key=batch_key(op), rows=row_count(op), served_s=lane.served_s, arrival=place)
+            Waiting(
+                lane=place,
+                key=batch_key(op),
+                rows=row_count(op),
+                served_s=lane.served_s,
+                arrival=place,
+                weights=weights_of(op),
+            )
             for place, (_, lane, op) in asking.items()
         ]
-        chosen = pick(waiting, (lambda _: 0) if self._exact else self._costs.cap)
+        chosen = pick(waiting, (lambda _: 0) if self._exact else self._costs.cap, self._weights)
         if chosen:
+            self._weights = self._weights if chosen[0].weights is None else chosen[0].weights
             self._virtual_s = max(self._virtual_s, chosen[0].served_s)
         return [asking[one.lane] for one in chosen]
 
-    def _work(self, batch: list[tuple[Job, Lane, Op]]) -> None:
+    def _work(self, batch: list[tuple[Job, Lane, Question]]) -> None:
         """Answer a batch. What fails together is tried again apart, so that a faulty job fails alone."""
         if not batch:
             return
@@ -177,7 +186,7 @@ class Loop:
         for job in dict.fromkeys(job for job, _, _ in batch):
             self._settle(job)
 
-    def _retry_apart(self, batch: list[tuple[Job, Lane, Op]], rows: int, error: Exception) -> None:
+    def _retry_apart(self, batch: list[tuple[Job, Lane, Question]], rows: int, error: Exception) -> None:
         if isinstance(error, OutOfDeviceMemory):
             log.warning("out of device memory at %d rows", rows)
             self._costs.shrink(batch_key(batch[0][2]), rows)

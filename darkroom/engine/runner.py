@@ -3,23 +3,44 @@ alone.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from darkroom.engine.catalogue import Catalogue
-from darkroom.errors import BadRequest, OutOfDeviceMemory
-from darkroom.jobs.ops import Answer, Cond, Decode, Denoise, EncodeImage, EncodeText, Op, Program, Row, Upscale
+from darkroom.engine.client import DeviceMemory, PreviewMethod
+from darkroom.engine.variants import Variants, glossary_of
+from darkroom.errors import BadRequest, OutOfDeviceMemory, UnknownName
+from darkroom.images.upscale import BUILT_IN, RESAMPLERS, enlarge_to
+from darkroom.jobs.image_conditioning import as_pixels
+from darkroom.jobs.ops import (
+    Answer,
+    Cond,
+    Decode,
+    Denoise,
+    EncodeImage,
+    EncodeText,
+    EstimateDepth,
+    Program,
+    Question,
+    Row,
+    Upscale,
+)
 from darkroom.jobs.programs import program
 from darkroom.jobs.spec import JobSpec, Model, Picture
+from darkroom.nets.depth import DepthNetwork, find_depth_file, load_depth
 from darkroom.nets.network import Network
 from darkroom.nets.precision import choose_dtype
+from darkroom.nets.preview import Previewer
 from darkroom.nets.store import Store
-from darkroom.prompt.attention import Weighted, parse
-from darkroom.prompt.chunks import Vocabulary, chunk, equalised
+from darkroom.prompt.attention import segments
+from darkroom.prompt.chunks import Chunk, Glossary, Vocabulary, chunk, equalised
+from darkroom.prompt.old_emphasis import bracket_factors, chunk_old
 from darkroom.settings import Settings
 
 CACHED_TEXTS = 256
@@ -34,7 +55,11 @@ class NetworkRunner:
         self._device = choose_device(settings.device)
         dtype = choose_dtype(settings.precision, self._device)
         self._store = Store(self._device, dtype, int(settings.model_memory_gb * 1e9))
-        self._texts: WeakKeyDictionary[Network, OrderedDict[EncodeText, list[Cond]]] = WeakKeyDictionary()
+        self._variants = Variants(catalogue.small, self._store, check=not settings.disable_nan_check)
+        self._texts: WeakKeyDictionary[Network, OrderedDict[Hashable, list[Cond]]] = WeakKeyDictionary()
+        self._previewer = Previewer(settings.models_dir, self._device)
+        self._depth_folder = settings.models_dir / "midas"
+        self._depth: DepthNetwork | None = None
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -48,7 +73,7 @@ class NetworkRunner:
         """The program that makes picture `index` of the job."""
         return program(spec, index, self._device)
 
-    def answer(self, ops: Sequence[Op]) -> list[Answer]:
+    def answer(self, ops: Sequence[Question]) -> list[Answer]:
         """One answer per question; all are of one batch key. Raises OutOfDeviceMemory."""
         try:
             answers = self._answer(ops)
@@ -59,7 +84,9 @@ class NetworkRunner:
             torch.cuda.synchronize(self._device)
         return answers
 
-    def _answer(self, ops: Sequence[Op]) -> list[Answer]:
+    def _answer(self, ops: Sequence[Question]) -> list[Answer]:
+        if isinstance(ops[0], Upscale):
+            return [_enlarge(op) for op in ops if isinstance(op, Upscale)]
         network = self._network(ops[0].model)
         match ops[0]:
             case Denoise():
@@ -68,36 +95,77 @@ class NetworkRunner:
                 pixels = network.decode(torch.stack([op.latent for op in ops if isinstance(op, Decode)]))
                 return list(to_pictures(pixels))
             case EncodeImage():
-                return _encode_images(network, [op.picture for op in ops if isinstance(op, EncodeImage)])
+                return _encode_images(network, [op for op in ops if isinstance(op, EncodeImage)])
+            case EstimateDepth():
+                return [self._estimate_depth(op) for op in ops if isinstance(op, EstimateDepth)]
             case EncodeText():
                 return [self._encode_text(network, op) for op in ops if isinstance(op, EncodeText)]
-            case Upscale():
-                raise NotImplementedError
 
     def _denoise(self, network: Network, ops: Sequence[Denoise]) -> list[list[Tensor]]:
         rows = [row for op in ops for row in op.rows]
         answers = iter(estimate_x0(network, rows))
         return [[next(answers) for _ in op.rows] for op in ops]
 
+    def _estimate_depth(self, op: EstimateDepth) -> Tensor:
+        if self._depth is None:
+            path = find_depth_file(self._depth_folder)
+            if path is None:
+                wanted = f"it sees by depth: put the weights of Intel/dpt-hybrid-midas into {self._depth_folder}"
+                raise BadRequest("sd_model_checkpoint", op.model.checkpoint, wanted)
+            self._depth = load_depth(path, self._device)
+        return self._depth.estimate(op.picture)
+
     def _encode_text(self, network: Network, op: EncodeText) -> list[Cond]:
         texts = self._texts.setdefault(network, OrderedDict())
-        if op not in texts:
-            texts[op] = encode_text(network, op)
+        vectors = self._variants.vectors(network)
+        # What the encoder never sees must not part texts that are encoded alike; files may change under their names.
+        question = replace(op, model=Model(checkpoint=op.model.checkpoint))
+        adapters = tuple(share.identity for share in network.variant.text)
+        key = question, adapters, tuple((name, id(one)) for name, one in vectors.items())
+        if key not in texts:
+            texts[key] = encode_text(network, op, vectors)
             if len(texts) > CACHED_TEXTS:
                 texts.popitem(last=False)
-        texts.move_to_end(op)
-        return texts[op]
+        texts.move_to_end(key)
+        return texts[key]
 
-    def preview(self, model: Model, latent: Tensor) -> Picture:
-        """A latent as it stands: by a linear map at 1/8 of the size where the latent space has a known one, else
-        decoded.
-        """
+    def preview(self, model: Model, latent: Tensor, method: PreviewMethod) -> Picture:
+        """A latent `[C, H/8, W/8]` as it stands, by the method or the next best for which there are weights."""
         network = self._network(model)
-        if network.latent_rgb is None:
-            pixels = network.decode(latent[None])
-        else:
-            pixels = torch.einsum("chw,cr->rhw", latent, network.latent_rgb.to(latent.device))[None]
-        return to_pictures(pixels)[0]
+        decode = self._previewer.find_decoder(method, len(latent), network.scale) or network.decode
+        return to_pictures(decode(latent[None]))[0]
+
+    def load(self, checkpoint: str) -> None:
+        """Load a checkpoint unless it is there. Raises UnknownName, BadModelFile."""
+        self._network(Model(checkpoint=checkpoint))
+
+    def unload(self) -> None:
+        """Drop every network and give its memory back to the device."""
+        self._store.clear()
+        self._depth = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def memory(self) -> DeviceMemory | None:
+        """The device's memory; None for a CPU."""
+        if self._device.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(self._device)
+        stats = torch.cuda.memory_stats(self._device)
+
+        def pair(name: str) -> tuple[int, int]:
+            return stats.get(f"{name}.all.current", 0), stats.get(f"{name}.all.peak", 0)
+
+        return DeviceMemory(
+            free=free,
+            total=total,
+            active=pair("active_bytes"),
+            allocated=pair("allocated_bytes"),
+            reserved=pair("reserved_bytes"),
+            inactive=pair("inactive_split_bytes"),
+            retries=stats.get("num_alloc_retries", 0),
+            out_of_memory=stats.get("num_ooms", 0),
+        )
 
     def warm_up(self, checkpoint: str) -> None:
         """Load a checkpoint and run each of its networks once."""
@@ -106,45 +174,85 @@ class NetworkRunner:
         [cond] = self._encode_text(network, EncodeText(model=model, texts=("",)))
         side = network.native_size // 8
         latent = torch.zeros(network.latent_channels, side, side, device=network.device)
-        estimate_x0(network, [Row(latent, 1.0, 350.0, cond)] * 2)
+        image = torch.zeros(network.image_channels, side, side, device=network.device)
+        estimate_x0(network, [Row(latent, 1.0, 350.0, cond, image if len(image) else None)] * 2)
         network.decode(latent[None])
 
     def _network(self, model: Model) -> Network:
+        """The checkpoint's networks, to be applied as the model says. Raises UnknownName, BadModelFile."""
         info = self._catalogue.get(model.checkpoint)
-        return self._store.get(info.filename, info.config)
+        network = self._store.get(info.filename, info.config)
+        network.variant = self._variants.of(network, model)
+        return network
 
 
-def encode_text(network: Network, op: EncodeText) -> list[Cond]:
-    """Encode the texts of one prompt together."""
-    parts = [[Weighted(text, 1.0)] if op.emphasis == "None" else parse(text) for text in op.texts]
-    clip = Vocabulary()
-    chunked = equalised([chunk(part, network.tokenize, clip, op.comma_backtrack) for part in parts], clip)
+def encode_text(network: Network, op: EncodeText, vectors: Mapping[str, Tensor] = MappingProxyType({})) -> list[Cond]:
+    """Encode the texts of one prompt together; `vectors` stand in for the names that they are listed under."""
+    names = glossary_of(network, vectors)
+    chunked = equalised([_chunks(network, text, op, names) for text in op.texts], Vocabulary())
     contexts = network.encode_text(
         [[part.tokens for part in chunks] for chunks in chunked],
         [[part.weights for part in chunks] for chunks in chunked],
         clip_skip=op.clip_skip,
         emphasis=op.emphasis,
+        insertions=[
+            [[(one.place, vectors[one.name]) for one in part.insertions] for part in chunks] for chunks in chunked
+        ],
     )
     return [Cond(context) for context in contexts]
 
 
-def _encode_images(network: Network, pictures: Sequence[Picture]) -> list[Tensor]:
+def _chunks(network: Network, text: str, op: EncodeText, names: Glossary) -> list[Chunk]:
+    if op.old_emphasis:
+        factors = {} if op.emphasis == "None" else bracket_factors(network.spellings)
+        return [chunk_old(text, network.tokenize, factors, Vocabulary(), names)]
+    return chunk(segments(text, op.emphasis), network.tokenize, Vocabulary(), op.comma_backtrack, names)
+
+
+def _enlarge(op: Upscale) -> Picture:
+    """The picture at its new size. Networks that enlarge are to be found here. Raises UnknownName."""
+    if op.upscaler not in BUILT_IN:
+        raise UnknownName("upscaler", op.upscaler, BUILT_IN)
+    return enlarge_to(op.picture, op.size, RESAMPLERS.get(op.upscaler))
+
+
+def _encode_images(network: Network, ops: Sequence[EncodeImage]) -> list[Tensor]:
     """One latent per picture; a picture that several lanes share is encoded once."""
-    distinct = {id(picture): picture for picture in pictures}
-    images = torch.stack([torch.from_numpy(picture) for picture in distinct.values()]).to(network.device)
-    latents = network.encode_image(images.movedim(-1, 1).float() / 255 * 2 - 1)
-    found = dict(zip(distinct, latents, strict=True))
-    return [found[id(picture)] for picture in pictures]
+    distinct = {id(op.picture): _pixels(op.picture, network.device) for op in ops}
+    latents = network.encode_image(torch.stack(list(distinct.values())))
+    found = dict(zip(distinct, latents if ops[0].scaled else latents / network.scale, strict=True))
+    return [found[id(op.picture)] for op in ops]
+
+
+def _pixels(picture: Picture | Tensor, device: torch.device) -> Tensor:
+    """`[3, H, W]` in -1..1."""
+    return picture if isinstance(picture, Tensor) else as_pixels(picture, device)
 
 
 def estimate_x0(network: Network, rows: Sequence[Row]) -> list[Tensor]:
     """x0 `[C, H/8, W/8]` float32 of every row. Rows whose texts differ in length cannot be stacked and run apart."""
+    _check_latents(network, rows)
     lengths = [len(row.cond.context) for row in rows]
     found: dict[int, Tensor] = {}
     for length in dict.fromkeys(lengths):
         places = [place for place, other in enumerate(lengths) if other == length]
         found.update(zip(places, _estimate_x0(network, [rows[place] for place in places]), strict=True))
     return [found[place] for place in range(len(rows))]
+
+
+def _check_latents(network: Network, rows: Sequence[Row]) -> None:
+    """Raise BadRequest for latents of another kind of checkpoint, and for a pass that does not show this one what it
+    looks at beside them.
+    """
+    wanted = network.image_channels
+    for row in rows:
+        if len(row.x) != network.latent_channels:
+            allowed = f"its latents have {network.latent_channels} channels, and those of this pass {len(row.x)}"
+            raise BadRequest("checkpoint", "of this pass", allowed)
+        shown = 0 if row.image is None else len(row.image)
+        if shown != wanted:
+            allowed = f"its UNet takes {wanted} channels beside the latent, and this pass has {shown} for it"
+            raise BadRequest("checkpoint", "of this pass", allowed)
 
 
 def _estimate_x0(network: Network, rows: Sequence[Row]) -> Tensor:
@@ -156,10 +264,25 @@ def _estimate_x0(network: Network, rows: Sequence[Row]) -> Tensor:
     timestep = torch.tensor([row.timestep for row in rows], device=network.device)
     sigma = torch.tensor([row.sigma for row in rows], device=network.device).view(-1, 1, 1, 1)
     c_in = (sigma * sigma + 1).rsqrt()
-    output = network.denoise(x * c_in, timestep, context)
+    images = [row.image for row in rows if row.image is not None]
+    seen = torch.cat([x * c_in, torch.stack(images)], dim=1) if images else x * c_in
+    output = network.denoise(seen, timestep, context)
     if network.prediction == "v":
-        return x * c_in * c_in - output * sigma * c_in
+        return _x0_of_v(output, x * c_in, rows)
     return x - output * sigma
+
+
+def _x0_of_v(v: Tensor, x: Tensor, rows: Sequence[Row]) -> Tensor:
+    """The x0 that a v means for x at unit variance: the noise in x is (v + s x) / sqrt(1 + s^2) for a row's v_sigma s.
+
+    Salimans and Ho 2022, arXiv:2202.00512, appendix D.
+    """
+    sigma = torch.tensor([row.sigma for row in rows], dtype=torch.float64).view(-1, 1, 1, 1)
+    levels = [row.sigma if row.v_sigma is None else row.v_sigma for row in rows]
+    s = torch.tensor(levels, dtype=torch.float64).view(-1, 1, 1, 1)
+    weight = sigma / torch.hypot(torch.ones_like(s), s)
+    kept = torch.hypot(torch.ones_like(sigma), sigma) - weight * s
+    return x * kept.to(x) - v * weight.to(x)
 
 
 def to_pictures(pixels: Tensor) -> list[Picture]:

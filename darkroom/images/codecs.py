@@ -6,8 +6,11 @@ Knows file formats and base64. Knows nothing of masks, jobs or requests beyond t
 import base64
 import binascii
 import io
+import math
+import re
 import struct
 import zlib
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -19,14 +22,27 @@ from darkroom.errors import BadImage
 Pixels = NDArray[np.uint8]
 """RGB pixels `[H, W, 3]`."""
 
-Format = Literal["png", "jpg", "jpeg", "webp"]
+Format = Literal["png", "jpg", "jpeg", "webp", "avif", "gif"]
 
-READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_KEYWORD = re.compile(r"[ -~]{1,79}")
+"""What PNG takes as the name of a text."""
+
+READABLE = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 """The decoders that untrusted bytes may reach."""
 
-ALLOWED = "a PNG, JPEG, WebP, GIF, BMP or TIFF picture as base64, with or without a data URI's head"
+ALLOWED = "a PNG, JPEG, WebP, AVIF, GIF, BMP or TIFF picture as base64, with or without a data URI's head"
 
-MEDIA_TYPES: dict[str, str] = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
+MEDIA_TYPES: dict[str, str] = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "avif": "image/avif",
+    "gif": "image/gif",
+}
+
+_LONGEST_SIDES = {"jpg": 65535, "jpeg": 65535, "webp": 16383, "gif": 65535, "avif": 65535}
+"""Pixels; a longer picture does not fit the format."""
 
 # What Pillow's decoders raise on damaged or hostile bytes, found by feeding them such.
 _DECODE_FAILURES = (
@@ -116,19 +132,47 @@ def to_pixels(picture: Image.Image) -> Pixels:
     return np.asarray(picture.convert("RGB"), dtype=np.uint8)
 
 
-def encode(picture: Pixels, file_format: Format, *, text: str = "", quality: int = 80) -> bytes:
-    """A file's bytes. `text` goes into the PNG chunk `parameters`, or into the EXIF user comment of the others."""
+def fitting(picture: Pixels, file_format: Format) -> Format:
+    """The format, or PNG where the picture is too long for it."""
+    return file_format if max(picture.shape[:2]) <= _LONGEST_SIDES.get(file_format, math.inf) else "png"
+
+
+def encode(picture: Pixels, file_format: Format, *, text: str = "", quality: int = 80, lossless: bool = False) -> bytes:
+    """A file's bytes, with a generation text; see `encode_image`."""
+    notes = {"parameters": text} if text else {}
+    return encode_image(Image.fromarray(picture), file_format, notes=notes, quality=quality, lossless=lossless)
+
+
+def encode_image(
+    image: Image.Image, file_format: Format, *, notes: Mapping[str, str], quality: int = 80, lossless: bool = False
+) -> bytes:
+    """A file's bytes. All `notes` become texts of a PNG; other formats hold the one called `parameters`: a GIF as its
+    comment, the others as EXIF user comment.
+
+    `quality` (1..100) is that of JPEG, WebP and AVIF; `lossless` is for WebP alone.
+    """
     buffer = io.BytesIO()
-    image = Image.fromarray(picture)
-    if file_format == "png":
-        chunks = PngImagePlugin.PngInfo()
-        if text:
-            chunks.add_text("parameters", text)
-        image.save(buffer, "PNG", pnginfo=chunks)
-    else:
-        name = "WEBP" if file_format == "webp" else "JPEG"
-        image.save(buffer, name, quality=quality, exif=_user_comment(text))
+    text = notes.get("parameters", "")
+    match file_format:
+        case "png":
+            image.save(buffer, "PNG", pnginfo=_png_texts(notes))
+        case "gif":
+            image.save(buffer, "GIF", comment=text.encode())
+        case "webp":
+            image.convert("RGB").save(buffer, "WEBP", quality=quality, lossless=lossless, exif=_user_comment(text))
+        case "avif":
+            image.convert("RGB").save(buffer, "AVIF", quality=quality, exif=_user_comment(text))
+        case "jpg" | "jpeg":
+            image.convert("RGB").save(buffer, "JPEG", quality=quality, exif=_user_comment(text))
     return buffer.getvalue()
+
+
+def _png_texts(notes: Mapping[str, str]) -> PngImagePlugin.PngInfo:
+    chunks = PngImagePlugin.PngInfo()
+    for name, text in notes.items():
+        if _KEYWORD.fullmatch(name):
+            chunks.add_text(name, text)
+    return chunks
 
 
 def to_base64(data: bytes) -> str:

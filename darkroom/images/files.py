@@ -35,6 +35,18 @@ def save(data: bytes, folder: Path, *, decoration: str, extension: str, basename
         Path(draft.name).unlink()
 
 
+def keep(data: bytes, folder: Path, name: str) -> None:
+    """Write a file under a name that stands for its content; one that is there is left alone. Raises OSError."""
+    path = folder / name
+    if path.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".save-", delete=False) as draft:
+        draft.write(data)
+    Path(draft.name).chmod(0o644)
+    Path(draft.name).replace(path)
+
+
 def _next_number(folder: Path, head: str) -> int:
     pattern = re.compile(re.escape(head) + r"(\d+)(?:-|\.)")
     matches = (pattern.match(path.name) for path in folder.iterdir())

@@ -33,5 +33,5 @@ def tile(pictures: Sequence[Pixels], rows: int, background: str = "#ffffff") -> 
         h, w = picture.shape[:2]
         top = place // columns * height + (height - h) // 2
         left = place % columns * width + (width - w) // 2
-        sheet[top : top + h, left : left + w] = picture
+        sheet[top : top + h, left : left + w] = picture[..., :3]
     return sheet

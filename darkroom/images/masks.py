@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
+from darkroom.images.codecs import to_pixels
+from darkroom.images.upscale import Enlarge, enlarge_to
+
 LatentMask = NDArray[np.float32]
 """`[H/8, W/8]` in 0..1, 1 where the picture is repainted."""
 
@@ -51,22 +54,31 @@ class MaskSettings:
     padding: int = 0
 
 
-def resize(picture: Image.Image, mode: int, width: int, height: int) -> Image.Image:
-    """Bring a picture to a size: stretched (0), cropped (1), or fitted with stretched borders (2 and others)."""
+def resize(picture: Image.Image, mode: int, width: int, height: int, enlarge: Enlarge | None = None) -> Image.Image:
+    """Bring a picture to a size: stretched (0), cropped (1), or fitted with stretched borders (2 and others).
+
+    `enlarge` is the upscaler for a picture that grows; without one, and for a mask, it is Lanczos.
+    """
     if mode == STRETCH:
-        return picture.resize((width, height), Image.Resampling.LANCZOS)
+        return _stretched(picture, width, height, enlarge)
     ratio, source = width / height, picture.width / picture.height
     wider = ratio > source if mode == CROP else ratio < source
     taller = ratio <= source if mode == CROP else ratio >= source
     w = width if wider else picture.width * height // picture.height
     h = height if taller else picture.height * width // picture.width
-    inner = picture.resize((max(w, 1), max(h, 1)), Image.Resampling.LANCZOS)
+    inner = _stretched(picture, max(w, 1), max(h, 1), enlarge)
     canvas = Image.new("RGB", (width, height))
     left, top = width // 2 - inner.width // 2, height // 2 - inner.height // 2
     canvas.paste(inner, (left, top))
     if mode != CROP:
         _stretch_borders(canvas, inner, left, top)
     return canvas
+
+
+def _stretched(picture: Image.Image, width: int, height: int, enlarge: Enlarge | None) -> Image.Image:
+    if enlarge is None or picture.mode == "L":
+        return picture.resize((width, height), Image.Resampling.LANCZOS)
+    return Image.fromarray(enlarge_to(to_pixels(picture), (width, height), enlarge))
 
 
 def _stretch_borders(canvas: Image.Image, inner: Image.Image, left: int, top: int) -> None:

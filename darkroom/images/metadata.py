@@ -17,16 +17,17 @@ _TECHNICAL = frozenset(
 _COMMENT_CODES = {b"UNICODE\0": "utf-16-be", b"ASCII\0\0\0": "ascii", b"\0" * 8: "utf-8"}
 
 
-def read_notes(picture: Image.Image) -> tuple[str, dict[str, str]]:
+def read_notes(picture: Image.Image, *, samplers: Mapping[str, str] | None = None) -> tuple[str, dict[str, str]]:
     """The generation text ("" if there is none) and the other entries.
 
-    An EXIF user comment beats the PNG chunk `parameters`; a comment, as GIFs have it, comes last.
+    An EXIF user comment beats the PNG chunk `parameters`; a comment, as GIFs have it, comes last. `samplers` has the
+    names that samplers have here by those, in lower case, that NovelAI gives them.
     """
     items = {str(key): _as_text(value) for key, value in picture.info.items() if key not in _TECHNICAL}
     comment = items.pop("comment", "")
     text = items.pop("parameters", "") or comment
     if items.get("Software") == "NovelAI":
-        text = _novel_ai(items, picture.size) or text
+        text = _novel_ai(items, picture.size, samplers or {}) or text
     return read_user_comment(picture) or text, items
 
 
@@ -47,14 +48,15 @@ def _as_text(value: object) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _novel_ai(items: Mapping[str, str], size: tuple[int, int]) -> str:
+def _novel_ai(items: Mapping[str, str], size: tuple[int, int], samplers: Mapping[str, str]) -> str:
     """The text that this program would have written for a picture of NovelAI's."""
     try:
         notes = json.loads(items.get("Comment", ""))
+        sampler = samplers.get(str(notes.get("sampler")).lower(), "Euler a")
         return (
             f"{items.get('Description', '')}\nNegative prompt: {notes['uc']}\n"
-            f"Steps: {notes['steps']}, Sampler: Euler a, CFG scale: {notes['scale']}, Seed: {notes['seed']}, "
+            f"Steps: {notes['steps']}, Sampler: {sampler}, CFG scale: {notes['scale']}, Seed: {notes['seed']}, "
             f"Size: {size[0]}x{size[1]}, Clip skip: 2, ENSD: 31337"
         )
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return ""

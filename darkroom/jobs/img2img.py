@@ -3,28 +3,35 @@
 Knows the order of a job's passes; knows nothing of networks, batches or other jobs.
 """
 
+from collections.abc import Generator
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from darkroom.jobs.conditioning import Prompts
-from darkroom.jobs.ops import EncodeImage, Program
+from darkroom.jobs.image_conditioning import as_pixels, picture_conditioning
+from darkroom.jobs.inversion import found_noise
+from darkroom.jobs.ops import Answer, EncodeImage, Op, Program
 from darkroom.jobs.passes import LATENT_CHANNELS, Pass, decode, image_noise, knobs, sample
-from darkroom.jobs.spec import InitImage, JobSpec
+from darkroom.jobs.soft_inpainting import cover_of, soft_mix, with_cover
+from darkroom.jobs.spec import InitImage, JobSpec, Picture
 from darkroom.sampling import filters
-from darkroom.sampling.names import get_sampler
+from darkroom.sampling.names import Sampler, get_sampler
 from darkroom.sampling.noise import ImageNoise
 from darkroom.sampling.plan import begin_img2img, plan_img2img
 from darkroom.sampling.samplers import solver_of
-from darkroom.sampling.schedules import NoiseTable
+from darkroom.sampling.steps import Steps
+from darkroom.sampling.tables import NoiseTable, noise_table
 
 
 def img2img(spec: JobSpec, index: int, device: torch.device) -> Program:
     """One picture of an img2img job."""
     init = spec.init
     assert init is not None, "an img2img job has a picture to start from"
-    table, sampler = NoiseTable.scaled_linear(), get_sampler(spec.sampler)
-    plan = plan_img2img(table, sampler, spec.scheduler, spec.steps, init.denoising_strength, init.fix_steps)
+    sampler = get_sampler(spec.sampler)
+    table, strength = noise_table(spec.sampling, sampler), init.denoising_strength
+    plan = plan_img2img(table, sampler, spec.scheduler, spec.steps, strength, init.fix_steps, spec.sampling)
     noise = image_noise(spec, index, plan, device)
     position = index % spec.batch_size
     picture = init.pictures[position % len(init.pictures)]
@@ -34,10 +41,14 @@ def img2img(spec: JobSpec, index: int, device: torch.device) -> Program:
     if mask is not None:
         clean = filled(clean, mask, init, seed=spec.seeds[position], spec=spec)
 
-    x = begin_img2img(plan, clean, noise.initial * init.noise_multiplier, init.extra_noise)
+    image = yield from seen_beside(spec, init, picture, device)
+    initial = noise.initial
+    if init.inversion:
+        initial = yield from found_noise(spec, init.inversion, clean, image, table, initial)
+    x = begin_img2img(plan, clean, initial * init.noise_multiplier, init.extra_noise)
     steps = solver_of(sampler)(x, plan.sigmas, noise, knobs(spec, sampler))
     if mask is not None:
-        steps = filters.repaint(steps, clean, mask, sampler.family)
+        steps = repainted(steps, init, clean, mask, sampler, table)
     only = Pass(
         model=spec.model,
         prompts=Prompts(positive=spec.prompt, negative=spec.negative_prompt),
@@ -45,10 +56,32 @@ def img2img(spec: JobSpec, index: int, device: torch.device) -> Program:
         sampler=sampler,
         plan=plan,
         steps=spec.steps,
+        image=image,
+        clean=clean,
     )
     sampled = yield from sample(spec, only, steps)
-    latent = sampled.latent if mask is None else filters.blend(sampled.latent, clean, mask)
-    return (yield from decode(spec.model, latent))
+    if mask is None or init.soft:
+        latent = sampled.latent
+    else:
+        latent = filters.blend(sampled.latent, clean, mask)
+    drawn = yield from decode(sampled.model, latent)
+    return with_cover(drawn, cover_of(init.soft, latent, clean, mask)) if init.soft and mask is not None else drawn
+
+
+def repainted(steps: Steps, init: InitImage, clean: Tensor, mask: Tensor, sampler: Sampler, table: NoiseTable) -> Steps:
+    """A sampler's steps kept to the mask `[H/8, W/8]`, by its edge or by its grey levels."""
+    if init.soft is None:
+        return filters.repaint(steps, clean, mask, sampler.family)
+    return filters.repaint_mixed(steps, soft_mix(init.soft, clean, mask, sampler.family, table), sampler.family)
+
+
+def seen_beside(
+    spec: JobSpec, init: InitImage, picture: Picture, device: torch.device
+) -> Generator[Op, Answer, Tensor | None]:
+    """What the checkpoint sees beside the latent `[C', H/8, W/8]`; None for most checkpoints."""
+    covered = None if init.mask is None else torch.from_numpy(init.mask).to(device).float() / 255
+    image = yield from picture_conditioning(spec.model, as_pixels(picture, device), covered, spec.mask_weight)
+    return None if image is None else fitted(image, spec.latent_size)
 
 
 def fitted(latent: Tensor, size: tuple[int, int]) -> Tensor:

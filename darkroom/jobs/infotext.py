@@ -9,8 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from darkroom import __version__
+from darkroom.jobs import conversions
+from darkroom.jobs.conversions import UseStyles
 from darkroom.jobs.spec import CheckpointInfo, JobSpec
-from darkroom.sampling.names import AUTOMATIC, effective_scheduler, find_sampler
+from darkroom.prompt.styles import Style
+from darkroom.sampling.names import effective_scheduler, find_sampler
 
 VERSION = f"darkroom {__version__}"
 
@@ -19,30 +22,16 @@ _QUOTED = re.compile(r'"(?:\\.|[^\\"])+"')
 _SIZE = re.compile(r"^(\d+)x(\d+)$")
 _NEGATIVE = "Negative prompt:"
 
-_MISSING: tuple[tuple[str, object], ...] = (
-    ("Clip skip", "1"),
-    ("Hires resize-1", 0),
-    ("Hires resize-2", 0),
-    ("Hires sampler", "Use same sampler"),
-    ("Hires schedule type", "Use same scheduler"),
-    ("Hires checkpoint", "Use same checkpoint"),
-    ("Hires prompt", ""),
-    ("Hires negative prompt", ""),
-    ("Mask mode", "Inpaint masked"),
-    ("Masked content", "original"),
-    ("Inpaint area", "Whole picture"),
-    ("Masked area padding", 32),
-    ("RNG", "GPU"),
-    ("Schedule type", AUTOMATIC),
-    ("Schedule max sigma", 0),
-    ("Schedule min sigma", 0),
-    ("Schedule rho", 0),
-    ("VAE Encoder", "Full"),
-    ("VAE Decoder", "Full"),
-    ("FP8 weight", "Disable"),
-    ("Refiner switch by sampling steps", False),
-)
-"""What an entry that a text does not have stands for."""
+_FIXED = (
+    "Steps", "Sampler", "Schedule type", "CFG scale", "Image CFG scale", "Seed", "Face restoration", "Size",
+    "Model hash", "Model", "FP8 weight", "Cache FP16 weight for LoRA", "VAE hash", "VAE", "Variation seed",
+    "Variation seed strength", "Seed resize from", "Denoising strength", "Conditional mask weight", "Clip skip", "ENSD",
+    "Token merging ratio", "Token merging ratio hr", "Init image hash", "RNG", "Tiling",
+)  # fmt: skip
+"""The entries that have a place of their own, in order; all others follow in the order in which they came up."""
+
+TEXT_ONLY = frozenset(_FIXED) - {"Schedule type", "Denoising strength"}
+"""Entries that A1111 does not count among a job's `extra_generation_params`, wherever they came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +53,9 @@ def schedule_label(spec: JobSpec) -> str:
 
 
 def write(spec: JobSpec, checkpoint: CheckpointInfo, index: int, shown: Shown | None = None) -> str:
-    """The generation text of picture `index` of a job."""
-    entries = dict(_fixed_entries(spec, checkpoint, index, shown or Shown()))
-    entries.update(spec.params)  # an entry that is there already keeps its place
+    """The generation text of picture `index` of a job. What `spec.params` say beats what the spec's fields say."""
+    said = {**dict(_fixed_entries(spec, checkpoint, index, shown or Shown())), **dict(spec.params)}
+    entries = {key: said[key] for key in _FIXED if key in said} | said
     if (shown or Shown()).version:
         entries["Version"] = VERSION
     negative = f"{_NEGATIVE} {spec.negative_prompt}" if spec.negative_prompt else ""
@@ -91,14 +80,24 @@ def _fixed_entries(spec: JobSpec, checkpoint: CheckpointInfo, index: int, shown:
     if spec.seed_resize_from:
         height, width = spec.seed_resize_from
         yield "Seed resize from", f"{width}x{height}"
-    if spec.init:
-        yield "Denoising strength", str(spec.init.denoising_strength)
-    if spec.clip_skip > 1:
-        yield "Clip skip", str(spec.clip_skip)
-    if spec.seed_delta and _uses_seed_delta(spec):
-        yield "ENSD", str(spec.seed_delta)
-    if spec.noise_source != "GPU":
-        yield "RNG", spec.noise_source
+    yield from ((key, str(value)) for key, value, told in _unusual(spec) if told)
+
+
+def _unusual(spec: JobSpec) -> Iterator[tuple[str, object, bool]]:
+    """Entries that most texts do not have, and whether this one has them."""
+    init, hires, guidance = spec.init, spec.hires, spec.guidance
+    strength = init.denoising_strength if init else hires.denoising_strength if hires else None
+    merged_later = hires.token_merging if hires else 0
+    yield "Image CFG scale", guidance.image_scale, guidance.image_scale is not None
+    yield "Denoising strength", strength, strength is not None
+    yield "Conditional mask weight", spec.mask_weight, spec.conditioning == "inpaint"
+    yield "Clip skip", spec.clip_skip, spec.clip_skip > 1
+    yield "ENSD", spec.seed_delta, spec.seed_delta != 0 and _uses_seed_delta(spec)
+    yield "Token merging ratio", spec.token_merging, spec.token_merging != 0
+    yield "Token merging ratio hr", merged_later, merged_later != 0
+    yield "Init image hash", init.digest if init else "", bool(init and init.digest)
+    yield "RNG", spec.noise_source, spec.noise_source != "GPU"
+    yield "Tiling", spec.tiling, spec.tiling
 
 
 def _uses_seed_delta(spec: JobSpec) -> bool:
@@ -123,20 +122,39 @@ def _unquote(value: str) -> str:
         return value
 
 
-def read(text: str) -> dict[str, object]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a text is read.
+
+    `styles` are looked for in its prompts and cut out unless `use_styles` is Ignore; they are listed under
+    "Styles array" with Apply, and with Apply if any if there are some. `skip` names entries that are left out. With
+    `old_hires` the size of a text is that of its larger picture. With `compatible` a text of an old version asks for
+    that version's rules.
+    """
+
+    styles: tuple[Style, ...] = ()
+    use_styles: UseStyles = "Apply if any"
+    skip: frozenset[str] = frozenset()
+    old_hires: bool = False
+    compatible: bool = True
+
+
+def read(text: str, reading: Reading | None = None) -> dict[str, object]:
     """Names and values of a generation text, those that it leaves out filled in. Values that were read are texts.
 
     The last line holds the entries if it has at least three; `Prompt` and `Negative prompt` are added.
     """
+    how = reading or Reading()
     *body, last = text.strip().split("\n")
     pairs = list(_pairs(last))
     if len(pairs) < 3:
         body, pairs = [*body, last], []
     found: dict[str, object] = dict(_split_sizes(pairs))
-    found["Prompt"], found["Negative prompt"] = _split_prompts(body)
-    for key, value in _MISSING:
-        found.setdefault(key, value)
-    return found
+    conversions.take_out_styles(found, _split_prompts(body), how.styles, how.use_styles)
+    conversions.complete(found, old_hires=how.old_hires)
+    if how.compatible:
+        conversions.ask_for_old_rules(found)
+    return {key: value for key, value in found.items() if key not in how.skip}
 
 
 def _pairs(line: str) -> Iterator[tuple[str, str]]:
@@ -169,6 +187,8 @@ def _value(line: str, start: int) -> tuple[str, int]:
 def _split_sizes(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     for key, raw in pairs:
         value = _unquote(raw)
+        if not value:  # A1111: an entry without a value is none
+            continue
         size = _SIZE.match(value)
         if size:
             yield f"{key}-1", size[1]

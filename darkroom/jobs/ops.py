@@ -4,7 +4,7 @@ Tensors of one image carry no batch axis: latents `[C, H/8, W/8]`, pictures `[3,
 engine's device.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ class Cond:
 class Row:
     """One network input: the latent at a noise level, with the (fractional) training timestep of that level.
 
-    `image` `[C', H/8, W/8]` is what inpainting, depth and editing models see beside the latent, unscaled.
+    `image` `[C', H/8, W/8]` is what inpainting, depth and editing models see beside the latent, unscaled. A network's v
+    is turned into noise as if x were at `v_sigma` (`sigma` if None); 0 takes its answer for noise.
     """
 
     x: Tensor
@@ -35,6 +36,7 @@ class Row:
     timestep: float
     cond: Cond
     image: Tensor | None = None
+    v_sigma: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,28 +47,47 @@ class EncodeText:
     texts: tuple[str, ...]
     clip_skip: int = 1
     emphasis: Emphasis = "Original"
+    old_emphasis: bool = False
     comma_backtrack: int = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class EncodeImage:
-    """Encode one picture to a scaled latent. Answer: `Tensor` `[C, H/8, W/8]`."""
+    """Encode one picture, or pixels `[3, H, W]` in -1..1, to a latent. Answer: `Tensor` `[C, H/8, W/8]`.
+
+    The latent is the sampler's, or without `scaled` the autoencoder's own.
+    """
 
     model: Model
-    picture: Picture
+    picture: Picture | Tensor
+    scaled: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class EstimateDepth:
+    """How near everything in pixels `[3, H, W]` in -1..1 is. Answer: `Tensor` `[1, h, w]`, the depth network's size.
+
+    Fails with BadRequest where the network is missing.
+    """
+
+    model: Model
+    picture: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Denoise:
     """Estimate x0 of every row; `rows[0]` is the positive prompt's. Answer: `list[Tensor]`, one x0 per row.
 
-    `step` of `steps` says how far the picture is; both are for people, nothing is computed from them.
+    `step` of `steps` says how far the pass is, `part` which of the job's passes it is; `combine` makes the guided
+    estimate of the answers. They are for people, nothing is computed from them.
     """
 
     model: Model
     rows: tuple[Row, ...]
     step: int
     steps: int
+    part: int = 0
+    combine: Callable[[Sequence[Tensor]], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -87,7 +108,24 @@ class Upscale:
     size: tuple[int, int]
 
 
-Op = EncodeText | EncodeImage | Denoise | Decode | Upscale
+@dataclass(frozen=True, slots=True, eq=False)
+class Note:
+    """Not a question but news: an entry for the generation text that turned out while the picture was made. Answer:
+    None.
+
+    `value` is as JSON has it; None is shown in the `info` document alone.
+    """
+
+    key: str
+    value: object
+
+
+Question = EncodeText | EncodeImage | EstimateDepth | Denoise | Decode | Upscale
+"""What the engine answers."""
+
+Op = Question | Note
+"""What a program may yield."""
+
 Answer = Any
 """What an op's docstring says; a generator's send type cannot depend on what it yielded."""
 

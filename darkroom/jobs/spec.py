@@ -16,15 +16,26 @@ Picture = NDArray[np.uint8]
 NoiseSource = Literal["GPU", "CPU", "NV"]
 Emphasis = Literal["None", "Ignore", "Original", "No norm"]
 
+VaeFallback = Literal["float32", "bfloat16", "none"]
+"""What an autoencoder computes in once its own number format gave something that is no number."""
+
+Conditioning = Literal["none", "inpaint", "edit", "depth"]
+"""What a checkpoint's UNet sees beside the latent: nothing, a mask and the picture without what is under it, the whole
+picture (InstructPix2Pix), or how far away things are.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """A small network (LoRA and its kin) merged into a checkpoint's weights. `name` is its key in the catalogue.
+    """A small network beside a checkpoint's: of the LoRA family, merged into its weights, or a hypernetwork, which changes
+    what attention looks at. `name` is its key in the catalogue.
 
-    `unet` and `text` are how strongly it acts on either network; `rank` cuts it to its first so many directions.
+    `unet` and `text` are how strongly it acts on either network; `rank` cuts it to its first so many directions. A
+    hypernetwork has `unet` alone.
     """
 
     name: str
+    kind: Literal["lora", "hypernetwork"] = "lora"
     unet: float = 1.0
     text: float = 1.0
     rank: int | None = None
@@ -35,11 +46,13 @@ class Model:
     """Which weights answer a question and how they are applied: what all questions of one forward pass share.
 
     `checkpoint` is a CheckpointInfo.key; `vae` an autoencoder's key, "" for the checkpoint's own. `token_merging` is
-    the share of the finest self-attention's tokens that are merged, 0..1.
+    the share of the finest self-attention's tokens that are merged, 0..1. `conditioning` is the checkpoint's.
     """
 
     checkpoint: str
+    conditioning: Conditioning = "none"
     vae: str = ""
+    vae_fallback: VaeFallback = "float32"
     adapters: tuple[Adapter, ...] = ()
     tiling: bool = False
     token_merging: float = 0.0
@@ -66,10 +79,14 @@ class GuidanceOptions:
 class Refiner:
     """The checkpoint that takes over once the pass has come to `switch_at` (0..1; None: at once).
 
+    `title` is what the generation text calls it, `conditioning` is the checkpoint's, `vae` decodes what it made.
     `by_steps` counts model calls instead of noise levels. `passes` names the pass of a hires job that is refined.
     """
 
     checkpoint: str
+    title: str = ""
+    conditioning: Conditioning = "none"
+    vae: str = ""
     switch_at: float | None
     by_steps: bool = False
     passes: Literal["first pass", "second pass", "both passes"] = "second pass"
@@ -80,10 +97,12 @@ class Hires:
     """The second, larger pass of a txt2img job, with every choice made.
 
     `size` is (width, height) of the upscaled picture, `crop` how many latent columns and rows are cut off it.
-    `upscaler` is the name of a latent mode or of an upscaler. `picture` stands in for the first pass.
+    `upscaler` is the name of a latent mode or of an upscaler. `picture` stands in for the first pass. `early_texts`
+    are encoded with the first pass's adapters.
     """
 
     checkpoint: str
+    conditioning: Conditioning = "none"
     size: tuple[int, int]
     crop: tuple[int, int] = (0, 0)
     upscaler: str
@@ -93,10 +112,45 @@ class Hires:
     scheduler: str
     prompt: str
     negative_prompt: str
+    eta: float
     extra_noise: float = 0.0
+    vae: str = ""
     adapters: tuple[Adapter, ...] = ()
+    early_texts: bool = False
     token_merging: float = 0.0
     picture: Picture | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoftInpainting:
+    """Repainting whose strength fades with the noise, under a mask with grey levels.
+
+    At noise level sigma the mask is raised to `scale * sigma ** power`; `contrast` says which of two latents' lengths
+    wins in between. The last three say how much of the result covers the old picture: the more, the further the latent
+    has moved, measured against `threshold` and sharpened by `sharpness`; `mask_influence` 0..1 lets the mask count too.
+    """
+
+    power: float = 1.0
+    scale: float = 0.5
+    contrast: float = 4.0
+    mask_influence: float = 0.0
+    threshold: float = 0.5
+    sharpness: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inversion:
+    """How the noise that a picture would have come from is looked for: under which prompts, in how many steps.
+
+    `randomness` 0..1 is the share of random noise that is mixed in; `adjusted` takes slopes at a step's beginning.
+    """
+
+    prompt: str
+    negative_prompt: str
+    steps: int
+    cfg_scale: float
+    randomness: float = 0.0
+    adjusted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +160,8 @@ class InitImage:
 
     `latent_mask` is `[H/8, W/8]` float32 in 0..1, 1 where the picture is repainted; None repaints everything.
     `fill` is what lies under the mask before sampling; the picture-space fill ("fill") was painted into `pictures`
-    already.
+    already. `mask` is the same mask as grey levels `[H, W]` at the job's size, for checkpoints that look at it; they
+    see the picture under it fade by the job's `mask_weight`. `digest` is the MD5 of a start picture that was kept.
     """
 
     pictures: tuple[Picture, ...]
@@ -116,6 +171,10 @@ class InitImage:
     noise_multiplier: float = 1.0
     extra_noise: float = 0.0
     fix_steps: bool = False
+    mask: NDArray[np.uint8] | None = None
+    soft: SoftInpainting | None = None
+    digest: str | None = None
+    inversion: Inversion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +182,16 @@ class JobSpec:
     """One request of `batch_size * n_iter` pictures, with every choice made.
 
     `checkpoint` is a CheckpointInfo.key. `seeds` and `subseeds` have one entry per picture. `sampler` is a sampler's
-    exact name, `scheduler` a label or "Automatic". `width` and `height` are as asked; pictures are floored to multiples
-    of 8. `clip_skip` 1 takes the last layer of the text encoder. `params` go into the infotext after the fixed entries.
+    exact name, `scheduler` a label or "Automatic". `conditioning` is the checkpoint's; `mask_weight` 0..1 says how much
+    an inpainting checkpoint is kept from seeing under the mask. `width` and `height` are as asked; pictures are floored
+    to multiples of 8. `clip_skip` 1 takes the last layer of the text encoder; `old_emphasis` and `old_prompt_editing`
+    read prompts by A1111's former rules. `params` go into the infotext after the fixed entries.
     """
 
     kind: Literal["txt2img", "img2img"]
     checkpoint: str
+    conditioning: Conditioning = "none"
+    mask_weight: float = 1.0
     prompt: str
     negative_prompt: str
     width: int
@@ -152,8 +215,11 @@ class JobSpec:
     s_noise: float = 1.0
     clip_skip: int = 1
     emphasis: Emphasis = "Original"
+    old_emphasis: bool = False
+    old_prompt_editing: bool = False
     comma_backtrack: int = 20
     vae: str = ""
+    vae_fallback: VaeFallback = "float32"
     adapters: tuple[Adapter, ...] = ()
     tiling: bool = False
     token_merging: float = 0.0
@@ -171,11 +237,18 @@ class JobSpec:
         return self.height // 8, self.width // 8
 
     @property
+    def passes(self) -> int:
+        """How often every picture is sampled."""
+        return 2 if self.hires and self.hires.picture is None else 1
+
+    @property
     def model(self) -> Model:
         """What answers the questions of the first pass."""
         return Model(
             checkpoint=self.checkpoint,
+            conditioning=self.conditioning,
             vae=self.vae,
+            vae_fallback=self.vae_fallback,
             adapters=self.adapters,
             tiling=self.tiling,
             token_merging=self.token_merging,
@@ -187,7 +260,8 @@ class CheckpointInfo:
     """A checkpoint that the engine can load. `key` names it inside Darkroom and never changes while the file stays.
 
     `path` is relative to the checkpoint folder, with `/`; `sha256` is None until it was computed; `config` is the YAML
-    beside it.
+    beside it; `conditioning` is what it sees beside the latent. `text_width` is that of its token vectors, all encoders
+    together; `preferred_vae` what the JSON beside it asks for.
     """
 
     key: str
@@ -197,6 +271,9 @@ class CheckpointInfo:
     old_hash: str | None = None
     config: str | None = None
     native_size: int = 512
+    conditioning: Conditioning = "none"
+    text_width: int | None = None
+    preferred_vae: str | None = None
 
     @property
     def base(self) -> str:
@@ -212,6 +289,11 @@ class CheckpointInfo:
     def short_hash(self) -> str | None:
         """First ten hexadecimal digits of the SHA-256."""
         return self.sha256[:10] if self.sha256 else None
+
+    @property
+    def short_title(self) -> str:
+        """What the generation text calls a second checkpoint."""
+        return f"{self.base} [{self.short_hash}]" if self.sha256 else self.base
 
     @property
     def title(self) -> str:

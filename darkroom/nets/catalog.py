@@ -17,6 +17,7 @@ from pathlib import Path
 
 from darkroom.errors import BadModelFile
 from darkroom.nets.config import ModelConfig, beside, read_config
+from darkroom.nets.headers import Conditioning, conditioning_of, preferred_vae, text_width
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ class CheckpointFile:
     old_hash: str | None = None
     config: str | None = None
     native_size: int = 512
+    conditioning: Conditioning = "none"
+    text_width: int | None = None
+    preferred_vae: str | None = None
 
 
 def embedded() -> Path | None:
@@ -55,7 +59,7 @@ class Catalog:
     def __init__(self, folders: Sequence[Path], *, cache: Path | None = None, fallback: Path | None = None) -> None:
         self._folders = tuple(folder.absolute() for folder in folders)
         self._fallback = fallback
-        self._hashes = _Hashes(cache)
+        self._hashes = Hashes(cache)
         self._found: tuple[tuple[str, CheckpointFile], ...] = ()
         self._unhashed: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._stop = threading.Event()
@@ -63,7 +67,7 @@ class Catalog:
 
     def refresh(self) -> tuple[CheckpointFile, ...]:
         """Look at the folders again, in natural order, folder by folder; start hashing what has no hash yet."""
-        found = [(path, folder) for folder in self._folders for path in _walk(folder)]
+        found = [(path, folder) for folder in self._folders for path in walk(folder, _is_checkpoint)]
         if not found and self._fallback is not None:
             found = [(self._fallback, self._fallback.parent)]
         self._found = tuple(_describe_all(found))
@@ -77,13 +81,13 @@ class Catalog:
 
     def checkpoints(self) -> tuple[CheckpointFile, ...]:
         """What the last `refresh` found, with the hashes known by now. Touches no disk."""
-        return tuple(replace(file, sha256=self._hashes.find(identity)) for identity, file in self._found)
+        return tuple(replace(file, sha256=self._hashes.find(state)) for state, file in self._found)
 
     def sha256(self, filename: str) -> str:
         """The hash of one file, computed here and now if it is not known. Raises BadModelFile if it cannot be read."""
         path = Path(filename)
         try:
-            return self._hashes.get(path, lambda: False)
+            return self._hashes.get(path)
         except OSError as error:
             raise BadModelFile(f"{path.name}: cannot be read: {error}") from error
 
@@ -103,7 +107,7 @@ class Catalog:
                     logger.warning("%s: no hash: %s", path, error)
 
 
-class _Hashes:
+class Hashes:
     """SHA-256 by file, valid while size and modification time stay; optionally kept in a JSON file."""
 
     def __init__(self, cache: Path | None) -> None:
@@ -111,26 +115,31 @@ class _Hashes:
         self._lock = threading.Lock()
         self._known: dict[str, str] = _read_cache(cache)
 
-    def find(self, identity: str) -> str | None:
-        """The hash if it is known for this state of a file."""
-        return self._known.get(identity)
+    def find(self, state: str) -> str | None:
+        """The hash if it is known for this state of a file, see `identity`."""
+        return self._known.get(state)
 
-    def get(self, path: Path, stopped: Callable[[], bool]) -> str:
-        """The hash, computed if need be. Raises OSError if the file cannot be read or changes, or on a stop."""
-        identity = _identity(path)
-        known = self._known.get(identity)
+    def get(self, path: Path, stopped: Callable[[], bool] = lambda: False, *, offset: int = 0) -> str:
+        """The hash of all bytes from `offset` on, computed if need be.
+
+        Raises OSError if the file cannot be read or changes, or on a stop.
+        """
+        state = identity(path)
+        key = f"{offset}+{state}" if offset else state
+        known = self._known.get(key)
         if known is not None:
             return known
         digest = hashlib.sha256()
         with path.open("rb") as file:
+            file.seek(offset)
             while block := file.read(_READ_BYTES):
                 if stopped():
                     raise InterruptedError("stopped")
                 digest.update(block)
-        if _identity(path) != identity:
+        if identity(path) != state:
             raise OSError("the file changed while it was read")
         with self._lock:
-            self._known[identity] = digest.hexdigest()
+            self._known[key] = digest.hexdigest()
             self._write()
         return digest.hexdigest()
 
@@ -159,13 +168,14 @@ def _read_cache(cache: Path | None) -> dict[str, str]:
         return {}
 
 
-def _identity(path: Path) -> str:
+def identity(path: Path) -> str:
+    """A text that changes when the file does. Raises OSError."""
     stat = path.stat()
     return f"{stat.st_size}:{stat.st_mtime_ns}:{path}"
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """All checkpoints below a folder. Links are followed, but no folder is entered twice."""
+def walk(folder: Path, accept: Callable[[Path], bool]) -> Iterator[Path]:
+    """The accepted files below a folder in natural order. Links are followed, but no folder is entered twice."""
     entered: set[str] = set()
     levels: list[tuple[str, list[str]]] = []
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -178,7 +188,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         entered.add(real)
         folders.sort(key=_natural)
     for root, names in sorted(levels, key=lambda level: _natural(level[0])):
-        yield from filter(_is_checkpoint, (Path(root, name) for name in sorted(names, key=_natural)))
+        yield from filter(accept, (Path(root, name) for name in sorted(names, key=_natural)))
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -196,10 +206,10 @@ def _natural(text: str) -> list[tuple[int, int, str]]:
 def _describe_all(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[str, CheckpointFile]]:
     for path, folder in found:
         try:
-            identity = _identity(path)
+            state = identity(path)
         except OSError:
             continue  # gone since the folder was read
-        yield identity, _describe(path, folder)
+        yield state, _describe(path, folder)
 
 
 def _describe(path: Path, folder: Path) -> CheckpointFile:
@@ -210,6 +220,9 @@ def _describe(path: Path, folder: Path) -> CheckpointFile:
         old_hash=_old_hash(path),
         config=str(config) if config else None,
         native_size=_config_or_default(config).native_size,
+        conditioning=conditioning_of(path),
+        text_width=text_width(path),
+        preferred_vae=preferred_vae(path),
     )
 
 

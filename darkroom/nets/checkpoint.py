@@ -158,11 +158,10 @@ _ARCHITECTURES: Iterable[tuple[str, Callable[[Mapping[str, tuple[int, ...]]], bo
     ("Stable Diffusion 2 depth", _starts("depth_model.")),
     ("Stable Diffusion 2", _has(_OPEN_CLIP_H)),
     ("AltDiffusion", _starts("cond_stage_model.roberta.")),
-    ("Stable Diffusion 1.x inpainting", _width(_INPUT, 9)),
-    ("InstructPix2Pix", _width(_INPUT, 8)),
     (
         "a Stable Diffusion model with an unusual input",
-        lambda shapes: _INPUT in shapes and not _width(_INPUT, 4)(shapes),
+        # 4 is the latent alone; 9 has a mask and a masked picture beside it, 8 a picture to edit, 5 a depth map.
+        lambda shapes: _INPUT in shapes and not _width(_INPUT, 4, 5, 8, 9)(shapes),
     ),
     ("sd1", lambda shapes: _INPUT in shapes and _starts("cond_stage_model.transformer.")(shapes)),
     ("a UNet without its text encoder", _has(_INPUT)),

@@ -1,6 +1,8 @@
 """One loaded model as the engine sees it: text, latents and pictures in and out. Knows no file and no tensor's name."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -8,33 +10,53 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from darkroom.errors import NotANumberError
 from darkroom.nets import text, unet
 from darkroom.nets.config import ModelConfig, Prediction
-from darkroom.nets.vae import Vae
+from darkroom.nets.hypernetworks import Hypernetwork, hypernetworks
+from darkroom.nets.merging import Merging, Share
+from darkroom.nets.tokenizer import ClipTokenizer
+from darkroom.nets.vae import Vae, VaeUse
+from darkroom.nets.variants import merged_tokens, tiled
 
-# RGB per channel of a scaled latent ("approx cheap"); measured on the autoencoder that has this scale.
-_SD1_SCALE = 0.18215
-_SD1_RGB = (
-    (0.298, 0.207, 0.208),
-    (0.187, 0.286, 0.173),
-    (-0.158, 0.189, 0.264),
-    (-0.184, -0.271, -0.473),
-)
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Variant:
+    """How a checkpoint's networks are applied: with which adapters, which hypernetworks at which strength, and which
+    autoencoder (None: its own); on pictures that tile or not. `token_merging` is the share 0..1 of tokens that are
+    merged. With `check`, an answer that is not a number is an error.
+    """
+
+    unet: tuple[Share, ...] = ()
+    text: tuple[Share, ...] = ()
+    hypernetworks: tuple[tuple[Hypernetwork, float], ...] = ()
+    vae: Vae | None = None
+    vae_use: VaeUse = field(default_factory=VaeUse)
+    tiling: bool = False
+    token_merging: float = 0.0
+    check: bool = True
 
 
 class Network:
-    """Text encoder, UNet and autoencoder of one checkpoint. All methods run without gradients, batched, on `device`."""
+    """Text encoder, UNet and autoencoder of one checkpoint. All methods run without gradients, batched, on `device`,
+    and as the `variant` says that was set last.
+    """
 
-    __slots__ = ("__weakref__", "_text", "_tokenizer", "_unet", "_vae", "config", "dtype")
+    __slots__ = (
+        "__weakref__", "_text", "_text_adapters", "_tokenizer", "_unet", "_unet_adapters", "_vae", "config", "dtype",
+        "variant",
+    )  # fmt: skip
 
     def __init__(
         self,
         *,
         config: ModelConfig,
-        tokenizer: text.ClipTokenizer,
+        tokenizer: ClipTokenizer,
         text_model: CLIPTextModel,
         unet_model: UNet2DConditionModel,
         vae_model: AutoencoderKL,
+        text_adapters: Merging | None = None,
+        unet_adapters: Merging | None = None,
     ) -> None:
         self.config = config
         self.dtype: torch.dtype = unet_model.dtype
@@ -42,6 +64,9 @@ class Network:
         self._text = text_model
         self._unet = unet_model
         self._vae = Vae(vae_model, config.scale)
+        self._text_adapters = text_adapters or Merging(text_model, {})
+        self._unet_adapters = unet_adapters or Merging(unet_model, {})
+        self.variant = Variant()
 
     @property
     def device(self) -> torch.device:
@@ -85,17 +110,31 @@ class Network:
         return int(self._vae.module.config.latent_channels)
 
     @property
-    def latent_rgb(self) -> Tensor | None:
-        """Rough colours `[4, 3]` of a latent (channels last, times this: -1..1); None where they do not fit."""
-        if self.scale != _SD1_SCALE or self.latent_channels != len(_SD1_RGB):
-            return None
-        return torch.tensor(_SD1_RGB, device=self.device)
+    def image_channels(self) -> int:
+        """Channels that the UNet sees beside the latent; 0 for most models."""
+        return int(self._unet.config.in_channels) - self.latent_channels
+
+    @property
+    def vae(self) -> Vae:
+        """The autoencoder in use."""
+        return self.variant.vae or self._vae
 
     @property
     def nbytes(self) -> int:
         """Bytes of all weights as they are held now."""
         modules: tuple[nn.Module, ...] = (self._text, self._unet, self._vae.module)
-        return sum(weight.nbytes for module in modules for weight in module.parameters())
+        beside = self._text_adapters.nbytes + self._unet_adapters.nbytes
+        return beside + sum(weight.nbytes for module in modules for weight in module.parameters())
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text encoder's token vectors."""
+        return int(self._text.config.hidden_size)
+
+    @property
+    def spellings(self) -> dict[str, int]:
+        """The text encoder's tokens by how they are spelt."""
+        return self._tokenizer.spellings
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a text without the special ones, and without truncation."""
@@ -109,21 +148,39 @@ class Network:
         *,
         clip_skip: int = 1,
         emphasis: text.Emphasis = "Original",
+        insertions: Sequence[text.Insertions] = (),
     ) -> Tensor:
         """Conditioning `[T, 77 * n, width]` float32 of T texts of up to n chunks of 77 tokens; see `text.encode`."""
-        return text.encode(self._text, tokens, weights, clip_skip=clip_skip, emphasis=emphasis)
+        self._text_adapters.carry(self.variant.text)
+        return text.encode(self._text, tokens, weights, clip_skip=clip_skip, emphasis=emphasis, insertions=insertions)
 
     @torch.inference_mode()
     def denoise(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """Raw network output `[B, C, h, w]` float32 for x `[B, C, h, w]`, timesteps `[B]`, context `[B, L, width]`."""
-        return unet.denoise(self._unet, x, timesteps, context)
+        """Raw network output `[B, C, h, w]` float32 for x `[B, C + C', h, w]`, timesteps `[B]`, context
+        `[B, L, width]`.
+
+        The last C' = `image_channels` of x are what an inpainting, depth or editing model sees beside the latent.
+        """
+        self._unet_adapters.carry(self.variant.unet)
+        with ExitStack() as ways:
+            if self.variant.tiling:
+                ways.enter_context(tiled(self._unet))
+            if self.variant.hypernetworks:
+                ways.enter_context(hypernetworks(self._unet, self.variant.hypernetworks))
+            if self.variant.token_merging:
+                ways.enter_context(merged_tokens(self._unet, self.variant.token_merging, (x.shape[-2], x.shape[-1])))
+            return unet.denoise(self._unet, x, timesteps, context)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures `[B, 3, H, W]` float32, about -1..1, of scaled latents `[B, C, H/8, W/8]`."""
-        return self._vae.decode(latents)
+        """Pictures `[B, 3, H, W]` float32, about -1..1, of scaled latents `[B, C, H/8, W/8]`. Raises
+        NotANumberError.
+        """
+        if self.variant.check and bool(latents.isnan().any()):
+            raise NotANumberError("the UNet", self.dtype)
+        return self.vae.decode(latents, self.variant.vae_use)
 
     @torch.inference_mode()
     def encode_image(self, images: Tensor) -> Tensor:
         """Scaled latents `[B, C, H/8, W/8]` float32 of pictures `[B, 3, H, W]` in -1..1 (the posterior's mean)."""
-        return self._vae.encode(images)
+        return self.vae.encode(images, self.variant.vae_use)

@@ -9,9 +9,10 @@ from darkroom.errors import BadModelFile
 from darkroom.nets import layout
 from darkroom.nets.checkpoint import UNET, VAE, Checkpoint
 from darkroom.nets.config import ModelConfig
+from darkroom.nets.merging import Merging, text_places, unet_places
 from darkroom.nets.network import Network
 from darkroom.nets.precision import text_dtype
-from darkroom.nets.text import BOS, EOS, ClipTokenizer
+from darkroom.nets.tokenizer import BOS, EOS, ClipTokenizer
 from darkroom.nets.unet import build_unet
 from darkroom.nets.vae import build_vae
 
@@ -23,7 +24,7 @@ def build(checkpoint: Checkpoint, config: ModelConfig, device: torch.device, dty
     """Load all three networks; every tensor of the file must have its place. Raises BadModelFile."""
     try:
         text_model = _text_model(checkpoint, device, text_dtype(dtype, device))
-        unet_model = _unet(checkpoint, config, device, dtype)
+        unet_model, unet_adapters = _unet(checkpoint, config, device, dtype)
         vae_model = _vae(checkpoint, config, device, dtype)
     except (KeyError, IndexError, ValueError) as error:
         raise BadModelFile(f"{checkpoint.path.name}: not laid out like Stable Diffusion 1.x: {error}") from error
@@ -34,6 +35,8 @@ def build(checkpoint: Checkpoint, config: ModelConfig, device: torch.device, dty
         text_model=text_model,
         unet_model=unet_model,
         vae_model=vae_model,
+        text_adapters=Merging(text_model, text_places(text_model)),
+        unet_adapters=unet_adapters,
     )
 
 
@@ -49,13 +52,13 @@ def _text_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
 
 def _unet(
     checkpoint: Checkpoint, config: ModelConfig, device: torch.device, dtype: torch.dtype
-) -> UNet2DConditionModel:
+) -> tuple[UNet2DConditionModel, Merging]:
     shapes = checkpoint.below(UNET)
     sizes = layout.unet_sizes(shapes, config)
     source = layout.unet_source(shapes, sizes["layers_per_block"])
     unet = build_unet(sizes)
     checkpoint.fill(unet, lambda name: UNET + source(name), dtype, device)
-    return unet
+    return unet, Merging(unet, unet_places(unet, source))
 
 
 def _vae(checkpoint: Checkpoint, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> AutoencoderKL:

@@ -1,25 +1,52 @@
 """The autoencoder: pictures to scaled latents and back. Knows nothing of noise or files."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
-from darkroom.nets.norms import quicken_group_norms
+from darkroom.errors import BadModelFile, NotANumberError
+from darkroom.nets import layout
+from darkroom.nets.checkpoint import open_checkpoint
+from darkroom.nets.config import ModelConfig
+from darkroom.nets.norms import quicken_group_norms, steady_group_norms
+from darkroom.nets.variants import tiled
+
+Fallback = Literal["float32", "bfloat16", "none"]
+"""What an autoencoder computes in from then on once it gave something that is no number."""
+
+
+_FORMATS: Mapping[Fallback, torch.dtype | None] = MappingProxyType(
+    {"float32": torch.float32, "bfloat16": torch.bfloat16, "none": None}
+)
 
 
 def build_vae(sizes: dict[str, Any]) -> AutoencoderKL:
     """An autoencoder of these sizes (see `layout.vae_sizes`) without weights, on the meta device."""
     with torch.device("meta"):
         vae = AutoencoderKL(**sizes)
+        steady_group_norms(vae.encoder)  # what inpainting checkpoints are shown is often of one colour
         quicken_group_norms(vae)
     return vae.requires_grad_(False).eval()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaeUse:
+    """How an autoencoder is applied. With `check`, pixels that are no numbers are an error."""
+
+    tiling: bool = False
+    fallback: Fallback = "float32"
+    check: bool = True
+
+
 class Vae:
-    """An autoencoder and its latent scale. Falls back to float32 for good once a half precision gave a NaN."""
+    """An autoencoder and its latent scale. Falls back to another format for good once its own gave a NaN."""
 
     __slots__ = ("module", "scale")
 
@@ -27,24 +54,51 @@ class Vae:
         self.module = module
         self.scale = scale
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pictures `[B, 3, H, W]` float32, about -1..1, of scaled latents `[B, C, H/8, W/8]`."""
-        return self._each(lambda x: self.module.decode(x, return_dict=False)[0], latents / self.scale)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights as they are held now."""
+        return sum(weight.nbytes for weight in self.module.parameters())
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Scaled latents `[B, C, H/8, W/8]` float32 of pictures `[B, 3, H, W]` in -1..1: the posterior's mean."""
-        return self._each(lambda x: self.module.encode(x).latent_dist.mean, images) * self.scale
+    def decode(self, latents: Tensor, use: VaeUse | None = None) -> Tensor:
+        """Pictures `[B, 3, H, W]` float32, about -1..1, of scaled latents `[B, C, H/8, W/8]`. Raises
+        NotANumberError.
+        """
+        return self._each(lambda x: self.module.decode(x, return_dict=False)[0], latents / self.scale, use or VaeUse())
 
-    def _each(self, run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    def encode(self, images: Tensor, use: VaeUse | None = None) -> Tensor:
+        """Scaled latents `[B, C, H/8, W/8]` float32 of pictures `[B, 3, H, W]` in -1..1: the posterior's mean. Raises
+        NotANumberError.
+        """
+        return self._each(lambda x: self.module.encode(x).latent_dist.mean, images, use or VaeUse()) * self.scale
+
+    def _each(self, run: Callable[[Tensor], Tensor], batch: Tensor, use: VaeUse) -> Tensor:
         """Run one picture at a time: on a processor that is quickest, and no picture depends on its company."""
-        return torch.cat([self._careful(run, row[None]) for row in batch])
+        with tiled(self.module) if use.tiling else nullcontext():
+            return torch.cat([self._careful(run, row[None], use) for row in batch])
 
-    def _careful(self, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def _careful(self, run: Callable[[Tensor], Tensor], x: Tensor, use: VaeUse) -> Tensor:
         answer = self._run(run, x)
-        if self.module.dtype == torch.float32 or bool(answer.isfinite().all()):
+        if bool(answer.isfinite().all()):
             return answer
-        self.module = self.module.float()
-        return self._run(run, x)
+        other = _FORMATS[use.fallback]
+        if other is not None and self.module.dtype not in (other, torch.float32):
+            self.module = self.module.to(other)
+            answer = self._run(run, x)
+        if use.check and bool(answer.isnan().any()):
+            raise NotANumberError("the autoencoder", self.module.dtype)
+        return answer
 
     def _run(self, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return run(x.to(self.module.device, self.module.dtype, memory_format=torch.channels_last)).float()
+
+
+def load_vae(path: Path, scale: float, device: torch.device, dtype: torch.dtype) -> Vae:
+    """Load an autoencoder that has a file of its own. Raises BadModelFile."""
+    with open_checkpoint(path) as file:
+        try:
+            sizes = layout.vae_sizes(file.shapes, ModelConfig(scale=scale))
+        except KeyError as error:
+            raise BadModelFile(f"{path.name}: not an autoencoder: {error} is missing") from error
+        module = build_vae(sizes)
+        file.fill(module, layout.vae_source(len(sizes["block_out_channels"])), dtype, device)
+    return Vae(module, scale)

@@ -34,6 +34,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_NUMBERLIKE = re.compile(r"\\[()\\]|:\s*(?P<number>[+-]?[.\d]+)\s*\)|[()]")
 _BREAK_WORD = re.compile(r"\s*\bBREAK\b\s*")
 
 
@@ -105,6 +106,33 @@ def _read(token: re.Match[str], segments: _Segments) -> None:
                 segments.add_plain(token[0])
         case _:
             segments.add_plain(token[0])
+
+
+def segments(text: str, emphasis: str) -> list[Weighted]:
+    """A prompt in weighted segments; with the emphasis "None" it is one, brackets and all."""
+    return [Weighted(text, 1.0)] if emphasis == "None" else parse(text)
+
+
+def find_malformed_weight(text: str) -> str | None:
+    """The first weight that closes a bracket and is made of digits and dots, but is no number: `(a:1.2.3)`."""
+    depth = 0
+    for token in _NUMBERLIKE.finditer(text):
+        number = token["number"]
+        if number is not None and depth and not _is_number(number):
+            return number
+        if token[0] == "(":
+            depth += 1
+        elif token[0].endswith(")") and not token[0].startswith("\\"):
+            depth = max(depth - 1, 0)
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def has_attention(texts: Iterable[str]) -> bool:

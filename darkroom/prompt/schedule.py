@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-_TOKEN = re.compile(r"[^\\\[\]():|]+|\\.|[\[\]():|]", re.DOTALL)
+_TOKEN = re.compile(r"[^\\\[\]():|]+|\\.|[\[\]():|]")
 _NUMBER = re.compile(r"\s*([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))\s*")
 _CLOSING = {"(": ")", "[": "]"}
 
@@ -134,13 +134,16 @@ class _Frame:
 
 
 def _parse(text: str) -> list[_Item] | None:
-    """The groups and the text between them; None if a `|` or a lone backslash at the end fits nowhere."""
+    """The groups and the text between them; None if a `|` fits nowhere, or a backslash has no character behind it.
+
+    A1111: a line break is none.
+    """
     frames = [_Frame("")]  # the first holds what lies outside all brackets
     end = 0
     for token in _TOKEN.finditer(text):
-        end = token.end()
-        if not _read(token[0], frames):
+        if token.start() != end or not _read(token[0], frames):
             return None
+        end = token.end()
     if end < len(text) or not _dissolve(frames):
         return None
     return list(frames[0].flat())

@@ -3,13 +3,19 @@
 A mask is `[H/8, W/8]`, float32 in 0..1, and 1 where the picture is repainted.
 """
 
+import math
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from darkroom.sampling.names import Family
 from darkroom.sampling.steps import Eval, Steps
+from darkroom.sampling.tables import NoiseTable
+
+Mix = Callable[[Tensor, float], Tensor]
+"""What a latent becomes at a noise level."""
 
 
 def repaint(steps: Steps, init: Tensor, mask: Tensor, family: Family) -> Steps:
@@ -31,12 +37,39 @@ def repaint_timestep(steps: Steps, init: Tensor, mask: Tensor) -> Steps:
 
     def mixed(question: Eval) -> Eval:
         unit_variance = (1 + question.sigma**2) ** 0.5
-        return Eval(blend(question.x, init * unit_variance, mask), question.sigma)
+        return replace(question, x=blend(question.x, init * unit_variance, mask))
 
     def told(question: Eval, x0: Tensor) -> Tensor:
         return question.x - (mixed(question).x - x0)
 
     return _Between(steps, mixed, told)
+
+
+def repaint_mixed(steps: Steps, mix: Mix, family: Family) -> Steps:
+    """As `repaint` with any rule for what becomes of a latent at a noise level, the sampler's x at unit variance."""
+    if family == "sigma":
+        return _Between(steps, lambda question: question, lambda question, x0: mix(x0, question.sigma))
+
+    def mixed(question: Eval) -> Eval:
+        scale = (1 + question.sigma**2) ** 0.5
+        return replace(question, x=mix(question.x / scale, question.sigma) * scale)
+
+    return _Between(steps, mixed, lambda question, x0: question.x - (mixed(question).x - x0))
+
+
+def consistency(steps: Steps, table: NoiseTable) -> Steps:
+    """Make an x0 the answer of a latent consistency model: Luo et al. 2023, arXiv:2310.04378, equation 9.
+
+    At timestep 0 such a model gives back its input; the scale of time is that of the published models.
+    """
+    deviation = 0.5
+
+    def told(question: Eval, x0: Tensor) -> Tensor:
+        time = 10 * table.timestep_of(question.sigma)
+        total = math.hypot(time, deviation)
+        return (deviation / total) ** 2 * question.x + time / total * x0
+
+    return _Between(steps, lambda question: question, told)
 
 
 def blend(painted: Tensor, kept: Tensor, mask: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ from darkroom.errors import UnknownName
 Family = Literal["sigma", "timestep"]
 """How a sampler's noise levels are chosen: by a scheduler, or as evenly spaced training timesteps."""
 
+Table = Literal["training", "continuous", "consistency"]
+"""How a sampler reads the model's noise levels: those of training, a continuous curve through them, or every 20th."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
@@ -20,6 +23,7 @@ class Sampler:
     `scheduler` is the internal name of the schedule that "Automatic" stands for, None for the model's own.
     `second_order` samplers call the model about twice a step. `brownian_noise` ones draw from a Brownian path instead
     of the image's stream. `discard_next_to_last_sigma` ones take a schedule of one step more, less its last-but-one.
+    `chooses_levels` ones take a schedule's ends only. The guidance scale is divided by `guidance_divisor`.
     """
 
     name: str
@@ -31,6 +35,9 @@ class Sampler:
     uses_ensd: bool = False
     discard_next_to_last_sigma: bool = False
     solver_type: str | None = None
+    table: Table = "training"
+    chooses_levels: bool = False
+    guidance_divisor: float = 1.0
 
     @property
     def options(self) -> dict[str, str]:
@@ -100,9 +107,14 @@ SAMPLERS: tuple[Sampler, ...] = (
         uses_ensd=True,
         second_order=True,
     ),
+    Sampler(name="DPM fast", aliases=("k_dpm_fast",), uses_ensd=True, chooses_levels=True),
+    Sampler(name="DPM adaptive", aliases=("k_dpm_ad",), uses_ensd=True, chooses_levels=True),
     Sampler(name="Restart", aliases=("restart",), scheduler="karras", second_order=True),
     Sampler(name="DDIM", aliases=("ddim",), family="timestep"),
+    Sampler(name="DDIM CFG++", aliases=("ddim_cfgpp",), family="timestep", guidance_divisor=12.5),
     Sampler(name="PLMS", aliases=("plms",), family="timestep"),
+    Sampler(name="UniPC", aliases=("unipc",), family="timestep", table="continuous"),
+    Sampler(name="LCM", aliases=("k_lcm",), table="consistency"),
 )
 """In the order clients show them; the first is what an unknown name falls back to."""
 

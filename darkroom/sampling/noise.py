@@ -6,6 +6,7 @@ and the source: "CPU" is torch's Mersenne twister, "GPU" the generator of the co
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Source = Literal["GPU", "CPU", "NV"]
-Shape = tuple[int, int, int]
-"""Channels, height and width of a latent."""
+Shape = tuple[int, ...]
+"""Channels, height and width of a latent; before them how many there are, where they are drawn together."""
 
 Stream = Callable[[Shape], Tensor]
 """Gives the next standard normal tensor, float32."""
@@ -153,6 +154,18 @@ class BrownianPath:
         return half
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedPath:
+    """A Brownian path over a whole batch of `size` images, in which this image has its `position`.
+
+    Its seed is drawn from `seed`, that of the batch's last image.
+    """
+
+    seed: int
+    size: int
+    position: int
+
+
 def _tick(t: float) -> float:
     return round(t, 6)
 
@@ -162,8 +175,8 @@ class ImageNoise:
 
     `seed` and `subseed` lie in 0..2^64-1. `subseed_strength` in 0..1 turns the first noise towards the subseed's.
     `seed_resize_from` (height, width in pixels) keeps the composition of a picture of that size. `seed_delta` restarts
-    the stream after the first noise with another seed. `sigma_range` is the (lowest positive, highest) level of the
-    whole schedule; only `brownian` needs it.
+    the stream after the first noise with another seed. `sigma_range` are the ends of the Brownian path; only `brownian`
+    needs it. With `shared_path` the path is not the image's own.
     """
 
     def __init__(  # noqa: PLR0913  a seed has that many companions in a request
@@ -178,9 +191,10 @@ class ImageNoise:
         source: Source = "GPU",
         device: torch.device | str = "cpu",
         sigma_range: tuple[float, float] | None = None,
+        shared_path: SharedPath | None = None,
     ) -> None:
         self._seed, self._shape, self._source, self._device = seed, shape, source, torch.device(device)
-        self._sigma_range = sigma_range
+        self._sigma_range, self._shared = sigma_range, shared_path
         self._path: BrownianPath | None = None
         stream = self._open(seed)
         first = stream(shape)
@@ -194,12 +208,22 @@ class ImageNoise:
     def brownian(self, sigma: float, sigma_next: float) -> Tensor:
         """The path's increment from one level to another over its standard deviation; does not touch the stream."""
         if self._path is None:
-            if self._sigma_range is None:
-                raise ValueError("brownian noise needs the sigma_range of the schedule")
-            self._path = BrownianPath(self._seed, self._shape, *self._sigma_range, open_seeded=self._open)
+            self._path = self._open_path()
         low, high = sorted((sigma, sigma_next))
         sign = 1.0 if sigma_next > sigma else -1.0
-        return self._path.increment(low, high) * (sign / math.sqrt(high - low))
+        increment = self._path.increment(low, high) * (sign / math.sqrt(high - low))
+        return increment if self._shared is None else increment[self._shared.position]
+
+    def _open_path(self) -> BrownianPath:
+        if self._sigma_range is None:
+            raise ValueError("brownian noise needs the sigma_range of the schedule")
+        seed, shape = self._seed, self._shape
+        if self._shared is not None:
+            # A1111: from torch's global generator, which the first noise of the batch's last image has seeded.
+            generator = torch.Generator().manual_seed(self._shared.seed)
+            seed = int(torch.randint(0, 2**63 - 1, [], generator=generator))
+            shape = (self._shared.size, *shape)
+        return BrownianPath(seed, shape, *self._sigma_range, open_seeded=self._open)
 
     def _open(self, seed: int) -> Stream:
         return open_stream(self._source, seed, self._device)

@@ -1,7 +1,13 @@
-"""What a request may change about noise levels and solvers, beyond sampler, schedule and steps. Imports no torch."""
+"""What a request and a checkpoint may say about noise levels and solvers, beyond sampler, schedule and steps.
+
+Values only; imports no torch.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
+
+UniPcVariant = Literal["bh1", "bh2", "vary_coeff"]
+UniPcSkipType = Literal["time_uniform", "time_quadratic", "logSNR"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +31,24 @@ class SamplingOptions:
     downcast_alphas: bool = False
     zero_terminal_snr: bool = False
     shared_brownian_path: bool = False
-    unipc_variant: Literal["bh1", "bh2", "vary_coeff"] = "bh1"
-    unipc_skip_type: Literal["time_uniform", "time_quadratic", "logSNR"] = "time_uniform"
+    unipc_variant: UniPcVariant = "bh1"
+    unipc_skip_type: UniPcSkipType = "time_uniform"
     unipc_order: int = 3
     unipc_lower_order_final: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """The noise that a checkpoint was trained on: betas linear in their square root, from `start` to `end`.
+
+    `sdxl`: it is of SDXL's family, which has an Align Your Steps schedule of its own.
+    """
+
+    start: float = 0.00085
+    end: float = 0.012
+    timesteps: int = 1000
+    sdxl: bool = False
+
+
+NO_OPTIONS = SamplingOptions()
+STABLE_DIFFUSION = Training()

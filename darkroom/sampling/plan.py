@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from darkroom.errors import BadRequest
 from darkroom.sampling.names import Family, Sampler, effective_scheduler
-from darkroom.sampling.schedules import NoiseTable, schedule_of, timestep_sigmas
+from darkroom.sampling.options import NO_OPTIONS, SamplingOptions
+from darkroom.sampling.schedules import schedule_of, spread, timestep_sigmas, unipc_sigmas
+from darkroom.sampling.tables import NoiseTable
 
 MAX_LEVELS = 10_000
 """The longest schedule that a tiny strength may ask for; tables have a tenth as many levels."""
@@ -18,15 +21,17 @@ MAX_LEVELS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The levels of one pass, descending: `full` is the whole schedule, `sigmas` the part that the sampler is given.
+    """The levels of one pass, descending: `full` is the whole schedule, `sigmas` what the sampler is given.
 
-    `noise_sigma` is the level that a picture is noised to. A1111: for the timestep family it is one above `sigmas`.
+    `noise_sigma` is the level that a picture is noised to. A1111: it need not be the first of `sigmas`; for the
+    timestep family it is one above. `shared_path`: the images of a batch share one Brownian path.
     """
 
     family: Family
     full: tuple[float, ...]
     sigmas: tuple[float, ...]
     noise_sigma: float
+    shared_path: bool = False
 
     @property
     def steps(self) -> int:
@@ -35,30 +40,70 @@ class Plan:
 
     @property
     def sigma_range(self) -> tuple[float, float]:
-        """Lowest positive and highest level of the whole schedule: the ends of the image's Brownian path."""
-        return min(sigma for sigma in self.full if sigma > 0), max(self.full)
+        """The ends of the Brownian path: lowest positive and highest level of the whole schedule.
+
+        A1111: a path that the batch shares spans only what the sampler is given.
+        """
+        levels = self.sigmas if self.shared_path and self.sigmas else self.full
+        return min(sigma for sigma in levels if sigma > 0), max(levels)
 
 
-def plan_txt2img(table: NoiseTable, sampler: Sampler, scheduler: str, steps: int) -> Plan:
-    """The levels of `steps` >= 1 steps from pure noise; `scheduler` is a label, ignored by the timestep family."""
-    full = _levels(table, sampler, scheduler, steps)
-    return Plan(family=sampler.family, full=full, sigmas=full, noise_sigma=full[0])
+def plan_txt2img(
+    table: NoiseTable, sampler: Sampler, scheduler: str, steps: int, options: SamplingOptions = NO_OPTIONS
+) -> Plan:
+    """The levels of `steps` >= 1 steps from pure noise; `scheduler` is a label, ignored by the timestep family.
+
+    Raises BadRequest for options that allow no such levels.
+    """
+    full = _levels(table, sampler, scheduler, steps, options)
+    sigmas = full
+    if sampler.chooses_levels:
+        sigmas = tuple(spread(table.sigma_max, table.sigma_min, steps))
+    elif sampler.table == "continuous":
+        sigmas = _unipc_levels(table, len(full), table.last_timestep, options)
+    return Plan(
+        family=sampler.family,
+        full=full,
+        sigmas=sigmas,
+        noise_sigma=math.hypot(1, full[0]) if options.sgm_noise_multiplier else full[0],
+        shared_path=options.shared_brownian_path,
+    )
 
 
 def plan_img2img(
-    table: NoiseTable, sampler: Sampler, scheduler: str, steps: int, strength: float, fix_steps: bool = False
+    table: NoiseTable,
+    sampler: Sampler,
+    scheduler: str,
+    steps: int,
+    strength: float,
+    fix_steps: bool = False,
+    options: SamplingOptions = NO_OPTIONS,
 ) -> Plan:
     """The levels from a noised picture; `strength` in 0..1 says how much of the schedule is walked.
 
     Runs int(strength * steps) + 1 steps, or with `fix_steps` exactly `steps` of a schedule that is so much longer.
+    Raises BadRequest for options that allow no such levels.
     """
     total, kept = img2img_steps(steps, strength, fix_steps)
-    full = _levels(table, sampler, scheduler, total)
+    full = _levels(table, sampler, scheduler, total, options)
     if sampler.family == "timestep":
         start = max(len(full) - kept, 1)
-        return Plan(family="timestep", full=full, sigmas=full[start:], noise_sigma=full[start - 1])
-    cut = full[min(total - kept - 1, len(full) - 2) :]
-    return Plan(family="sigma", full=full, sigmas=cut, noise_sigma=cut[0])
+        sigmas, noise_sigma = full[start:], full[start - 1]
+    else:
+        sigmas = full[min(total - kept - 1, len(full) - 2) :]
+        noise_sigma = sigmas[0]
+    if sampler.chooses_levels:
+        sigmas = tuple(spread(sigmas[0], sigmas[-2], len(sigmas) - 1))
+    elif sampler.table == "continuous":
+        first = table.timestep_of(sigmas[0]) if sigmas else 0
+        sigmas = _unipc_levels(table, len(sigmas), first, options)
+    return Plan(
+        family=sampler.family,
+        full=full,
+        sigmas=sigmas,
+        noise_sigma=noise_sigma,
+        shared_path=options.shared_brownian_path,
+    )
 
 
 def img2img_steps(steps: int, strength: float, fix_steps: bool = False) -> tuple[int, int]:
@@ -73,7 +118,7 @@ def begin_txt2img(plan: Plan, noise: Tensor) -> Tensor:
     """The x at the plan's first level, made of noise alone."""
     if plan.family == "timestep":
         return noise * math.hypot(1, plan.sigmas[0])
-    return noise * plan.sigmas[0]
+    return noise * plan.noise_sigma
 
 
 def begin_img2img(plan: Plan, init: Tensor, noise: Tensor, extra_noise: float = 0.0) -> Tensor:
@@ -84,14 +129,23 @@ def begin_img2img(plan: Plan, init: Tensor, noise: Tensor, extra_noise: float = 
     return noised
 
 
-def _levels(table: NoiseTable, sampler: Sampler, scheduler: str, steps: int) -> tuple[float, ...]:
+def _levels(
+    table: NoiseTable, sampler: Sampler, scheduler: str, steps: int, options: SamplingOptions
+) -> tuple[float, ...]:
+    discard = sampler.discard_next_to_last_sigma or options.discard_penultimate
     if sampler.family == "timestep":
-        return tuple(timestep_sigmas(table, steps))
-    schedule = schedule_of(effective_scheduler(sampler, scheduler))
-    if not sampler.discard_next_to_last_sigma:
-        return tuple(schedule(table, steps))
-    sigmas = schedule(table, steps + 1)
-    return (*sigmas[:-2], sigmas[-1])
+        # A1111: a schedule of one step more, of which nothing is left out.
+        return tuple(timestep_sigmas(table, steps + discard))
+    sigmas = schedule_of(effective_scheduler(sampler, scheduler))(table, steps + discard, options)
+    return (*sigmas[:-2], sigmas[-1]) if discard else tuple(sigmas)
+
+
+def _unipc_levels(table: NoiseTable, steps: int, first: float, options: SamplingOptions) -> tuple[float, ...]:
+    if steps == 0:
+        return ()
+    if options.unipc_order > steps:
+        raise BadRequest("uni_pc_order", options.unipc_order, f"at most the {steps} steps that UniPC makes here")
+    return tuple(unipc_sigmas(table, steps, first, options.unipc_skip_type))
 
 
 def _vp_scale(sigmas: Sequence[float]) -> float:

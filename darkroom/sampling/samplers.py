@@ -12,11 +12,13 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from darkroom.sampling.names import Sampler
-from darkroom.sampling.schedules import karras_between
-from darkroom.sampling.steps import Draws, Eval, Knobs, Steps
+from darkroom.sampling.schedules import karras_between, spread
+from darkroom.sampling.steps import Draws, Eval, Knobs, Steps, to_vp
+from darkroom.sampling.unipc import unipc
 
 Solver = Callable[[Tensor, Sequence[float], Draws, Knobs], Steps]
 """From x at the first of the levels to the latent: `(x, sigmas, draws, knobs) -> Steps`."""
@@ -94,7 +96,7 @@ def dpmpp_2s_ancestral(x: Tensor, sigmas: Sequence[float], draws: Draws, knobs: 
 
 def dpmpp_sde(x: Tensor, sigmas: Sequence[float], draws: Draws, knobs: Knobs) -> Steps:
     """DPM-Solver++ for the SDE, Lu et al. 2022, arXiv:2211.01095, section 5, single-step with r = 1/2."""
-    for sigma, following in pairwise(sigmas):
+    for sigma, following in pairwise(_distinct(sigmas)):
         x0 = yield Eval(x, sigma)
         if following == 0:
             return x0
@@ -112,7 +114,7 @@ def dpmpp_sde(x: Tensor, sigmas: Sequence[float], draws: Draws, knobs: Knobs) ->
 def dpmpp_2m(x: Tensor, sigmas: Sequence[float], _draws: Draws, _knobs: Knobs) -> Steps:
     """DPM-Solver++(2M), Lu et al. 2022, arXiv:2211.01095, Algorithm 2."""
     previous, h_last = None, 0.0
-    for sigma, following in pairwise(sigmas):
+    for sigma, following in pairwise(_distinct(sigmas)):
         x0 = yield Eval(x, sigma)
         if following == 0:
             return x0
@@ -132,7 +134,7 @@ def dpmpp_2m_sde(
 ) -> Steps:
     """SDE-DPM-Solver++(2M), Lu et al. 2022, arXiv:2211.01095, equation 18."""
     previous, h_last = None, 0.0
-    for sigma, following in pairwise(sigmas):
+    for sigma, following in pairwise(_distinct(sigmas)):
         x0 = yield Eval(x, sigma)
         if following == 0:
             return x0
@@ -151,7 +153,7 @@ def dpmpp_2m_sde(
 def dpmpp_3m_sde(x: Tensor, sigmas: Sequence[float], draws: Draws, knobs: Knobs) -> Steps:
     """SDE-DPM-Solver++(3M): the exponential integrator of Lu et al. 2022, arXiv:2211.01095, with two earlier x0."""
     earlier: list[tuple[Tensor, float]] = []  # (x0, h) of the last steps, newest first
-    for sigma, following in pairwise(sigmas):
+    for sigma, following in pairwise(_distinct(sigmas)):
         x0 = yield Eval(x, sigma)
         if following == 0:
             return x0
@@ -165,6 +167,7 @@ def dpmpp_3m_sde(x: Tensor, sigmas: Sequence[float], draws: Draws, knobs: Knobs)
 
 def lms(x: Tensor, sigmas: Sequence[float], _draws: Draws, _knobs: Knobs) -> Steps:
     """Linear multistep of order 4: Adams-Bashforth on the uneven grid of sigmas."""
+    sigmas = _distinct(sigmas)
     slopes: list[Tensor] = []  # newest first
     for i, (sigma, following) in enumerate(pairwise(sigmas)):
         x0 = yield Eval(x, sigma)
@@ -172,6 +175,46 @@ def lms(x: Tensor, sigmas: Sequence[float], _draws: Draws, _knobs: Knobs) -> Ste
         grid = [sigmas[i - m] for m in range(len(slopes))]
         for j, slope in enumerate(slopes):
             x = x + _lagrange_integral(grid, j, sigma, following) * slope
+    return x
+
+
+def dpm_fast(x: Tensor, sigmas: Sequence[float], draws: Draws, knobs: Knobs) -> Steps:
+    """DPM-Solver-fast, Lu et al. 2022, arXiv:2206.00927, section 3.4, with ancestral noise.
+
+    Walks from the first of the n + 1 levels to the last in its own way, with n model calls.
+    """
+    orders = _fast_orders(len(sigmas) - 1)
+    for order, (sigma, following) in zip(orders, pairwise(spread(sigmas[0], sigmas[-1], len(orders))), strict=True):
+        down, up = _split_above(sigmas[-1], sigma, following, knobs.eta)
+        x = yield from _DPM_SOLVER[order](x, sigma, down)
+        x = x + draws.normal() * knobs.s_noise * up
+    return x
+
+
+def dpm_adaptive(x: Tensor, sigmas: Sequence[float], draws: Draws, knobs: Knobs) -> Steps:
+    """DPM-Solver-23 with adaptive steps, Lu et al. 2022, arXiv:2206.00927, appendix C, with ancestral noise.
+
+    Chooses its own way from the first to the last of the levels, by an error that is kept near its tolerance.
+    """
+    high, low = sigmas[0], sigmas[-1]
+    relative, absolute = 0.05, 0.0078
+    h, shortest = 0.05, math.log(high / low) / 1000
+    sigma, previous = high, x
+    while math.log(sigma / low) > 1e-5:
+        following = max(low, sigma * math.exp(-h))
+        down, up = _split_above(low, sigma, following, knobs.eta)
+        second, third = yield from _embedded_step(x, sigma, down)
+        tolerance = (relative * second.abs().maximum(previous.abs())).clamp(min=absolute)
+        error = float(((second - third) / tolerance).square().mean().sqrt())
+        if math.isnan(error):
+            return third
+        # Growth by error^(-1 / order), softly limited: Soederlind 2003, doi:10.1145/641876.641877.
+        growth = 1 + math.atan((1 / (error + 1e-8)) ** (1 / (1.5 if knobs.eta else 3)) - 1)
+        # A network that no step suits must not hold the engine for ever.
+        if growth >= 0.81 or h <= shortest:
+            x = third + draws.normal() * knobs.s_noise * up
+            sigma, previous = following, second
+        h = max(h * growth, shortest)
     return x
 
 
@@ -194,25 +237,46 @@ def ddim(x: Tensor, sigmas: Sequence[float], draws: Draws, knobs: Knobs) -> Step
     for sigma, following in pairwise(sigmas):
         down, up = ancestral_split(sigma, following, knobs.eta)
         x0 = yield Eval(x, sigma)
-        x = x0 + (x - x0) / sigma * down + draws.normal() * up
+        slope = (x - x0) / sigma
+        x = x0 + slope * (down + _half_gap(sigma, knobs)) + draws.normal() * up
     return to_vp(x, sigmas)
 
 
-def plms(x: Tensor, sigmas: Sequence[float], _draws: Draws, _knobs: Knobs) -> Steps:
+def ddim_cfg_plus_plus(x: Tensor, sigmas: Sequence[float], draws: Draws, knobs: Knobs) -> Steps:
+    """CFG++, Chung et al. 2024, arXiv:2406.08070, Algorithm 2: `ddim` that renoises with the unguided noise."""
+    for sigma, following in pairwise(sigmas):
+        down, up = ancestral_split(sigma, following, knobs.eta)
+        guided, unguided = yield Eval(x, sigma, pair=True)
+        x = guided + (x - guided) / sigma * _half_gap(sigma, knobs) + (x - unguided) / sigma * down
+        x = x + draws.normal() * up
+    return to_vp(x, sigmas)
+
+
+def plms(x: Tensor, sigmas: Sequence[float], _draws: Draws, knobs: Knobs) -> Steps:
     """Pseudo linear multistep, Liu et al. 2022, arXiv:2202.09778, equations 11 and 12."""
     slopes: list[Tensor] = []  # newest first
     for sigma, following in pairwise(sigmas):
         x0 = yield Eval(x, sigma)
         slope = (x - x0) / sigma
+        way = following - sigma + _half_gap(sigma, knobs)
         if slopes:
             blend = _adams_bashforth([slope, *slopes])
         else:
-            ahead = x + slope * (following - sigma)
+            ahead = x + slope * way
             x0 = yield Eval(ahead, following)
             blend = (slope + (ahead - x0) / following) / 2
-        x = x + blend * (following - sigma)
+        x = x + blend * way
         slopes = [slope, *slopes[:2]]
     return to_vp(x, sigmas)
+
+
+def lcm(x: Tensor, sigmas: Sequence[float], draws: Draws, _knobs: Knobs) -> Steps:
+    """Multistep consistency sampling, Luo et al. 2023, arXiv:2310.04378, Algorithm 3."""
+    for sigma, following in pairwise(sigmas):
+        x = yield Eval(x, sigma)
+        if following > 0:
+            x = x + draws.normal() * following
+    return x
 
 
 SOLVERS: Mapping[str, Solver] = MappingProxyType(
@@ -229,9 +293,14 @@ SOLVERS: Mapping[str, Solver] = MappingProxyType(
         "Heun": heun,
         "DPM2": dpm_2,
         "DPM2 a": dpm_2_ancestral,
+        "DPM fast": dpm_fast,
+        "DPM adaptive": dpm_adaptive,
         "Restart": restart,
         "DDIM": ddim,
+        "DDIM CFG++": ddim_cfg_plus_plus,
         "PLMS": plms,
+        "UniPC": unipc,
+        "LCM": lcm,
     }
 )
 """The function of every sampler of `names.SAMPLERS`."""
@@ -242,9 +311,9 @@ def solver_of(sampler: Sampler) -> Solver:
     return SOLVERS[sampler.name]
 
 
-def to_vp(x: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Rescale x at the last of the levels to unit variance; no levels means that it has it already."""
-    return x / math.hypot(1, sigmas[-1]) if sigmas else x
+def _distinct(sigmas: Sequence[float]) -> list[float]:
+    """The levels without repetitions, between which some solvers would divide by zero."""
+    return [*sigmas[:1], *(following for sigma, following in pairwise(sigmas) if following != sigma)]
 
 
 def _churn(x: Tensor, sigma: float, steps: int, draws: Draws, knobs: Knobs) -> tuple[Tensor, float]:
@@ -277,6 +346,77 @@ def _midpoint_step(x: Tensor, sigma: float, following: float) -> Steps:
         x0 = yield Eval(ahead, midway)
         slope = (ahead - x0) / midway
     return x + slope * (following - sigma)
+
+
+def _half_gap(sigma: float, knobs: Knobs) -> float:
+    """By how much a timestep sampler underrates its level when it looks for x0.
+
+    A1111: there it takes sqrt(1 - alpha) from the half precision table, and from nowhere else.
+    """
+    if not knobs.half_table:
+        return 0.0
+    scale = math.hypot(1, sigma)
+    rounded = np.sqrt(np.float16(1) - np.float16(1 / scale**2))
+    return sigma - float(rounded) * scale
+
+
+def _split_above(low: float, sigma: float, following: float, eta: float) -> tuple[float, float]:
+    """The ancestral split of a step, its lower level at least `low`."""
+    down = max(low, ancestral_split(sigma, following, eta)[0])
+    return down, math.sqrt(max(following**2 - down**2, 0.0))
+
+
+def _fast_orders(calls: int) -> list[int]:
+    """The orders of DPM-Solver-fast's steps, whose sum is the number of model calls."""
+    thirds, rest = divmod(calls, 3)
+    return [3] * thirds + [rest] if rest else [3] * (thirds - 1) + [2, 1]
+
+
+def _first_order_step(x: Tensor, sigma: float, down: float) -> Steps:
+    """DPM-Solver-1: an Euler step in sigma."""
+    x0 = yield Eval(x, sigma)
+    return x + (x - x0) / sigma * (down - sigma)
+
+
+def _second_order_step(x: Tensor, sigma: float, down: float) -> Steps:
+    """DPM-Solver-2 with r1 = 1/2, Lu et al. 2022, arXiv:2206.00927, Algorithm 4."""
+    midway = math.sqrt(sigma * down)
+    eps = (x - (yield Eval(x, sigma))) / sigma
+    u = x + (midway - sigma) * eps
+    eps_1 = (u - (yield Eval(u, midway))) / midway
+    return x + (down - sigma) * eps_1
+
+
+def _third_order_step(x: Tensor, sigma: float, down: float) -> Steps:
+    """DPM-Solver-3."""
+    _, third = yield from _embedded_step(x, sigma, down)
+    return third
+
+
+def _embedded_step(x: Tensor, sigma: float, down: float) -> Generator[Eval, Tensor, tuple[Tensor, Tensor]]:
+    """DPM-Solver-2 and -3 from the same evaluations, r1 = 1/3 and r2 = 2/3.
+
+    Lu et al. 2022, arXiv:2206.00927, Algorithms 4 and 5.
+    """
+    h = math.log(sigma / down)
+    s_1, s_2 = sigma * math.exp(-h / 3), sigma * math.exp(-2 * h / 3)
+    eps = (x - (yield Eval(x, sigma))) / sigma
+    u_1 = x + (s_1 - sigma) * eps
+    eps_1 = (u_1 - (yield Eval(u_1, s_1))) / s_1
+    u_2 = x + (s_2 - sigma) * eps - 2 * s_2 * _bend(2 * h / 3) * (eps_1 - eps)
+    eps_2 = (u_2 - (yield Eval(u_2, s_2))) / s_2
+    straight = x + (down - sigma) * eps
+    second = straight + 1.5 * (down - sigma) * (eps_1 - eps)
+    third = straight - 1.5 * down * _bend(h) * (eps_2 - eps)
+    return second, third
+
+
+_DPM_SOLVER = MappingProxyType({1: _first_order_step, 2: _second_order_step, 3: _third_order_step})
+
+
+def _bend(h: float) -> float:
+    """(e^h - 1) / h - 1."""
+    return math.expm1(h) / h - 1 if h else 0.0
 
 
 def _sde_noise(sigma: float, following: float, h: float, draws: Draws, knobs: Knobs) -> Tensor | float:

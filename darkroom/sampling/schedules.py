@@ -1,85 +1,43 @@
-"""Noise levels: the table a model was trained on, and the sequences of levels that samplers walk down.
+"""Sequences of noise levels that samplers walk down.
 
 Knows nothing of samplers, images or networks. A schedule is a list of Python floats, descending; all but one end in 0.
-Levels are computed in float32 like the tables that checkpoints were trained on, so that they agree with recorded ones.
+Most are computed in float32, so that they agree with recorded ones.
 """
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Self
 
 import torch
 from torch import Tensor
 
+from darkroom.errors import BadRequest
 from darkroom.sampling.names import AUTOMATIC, SCHEDULERS
+from darkroom.sampling.options import NO_OPTIONS, SamplingOptions, UniPcSkipType
+from darkroom.sampling.tables import NoiseTable
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NoiseTable:
-    """The noise level of every training timestep, ascending: `sigmas[t]` with x = x0 + sigma * noise."""
-
-    sigmas: tuple[float, ...]
-
-    @classmethod
-    def scaled_linear(cls, start: float = 0.00085, end: float = 0.012, n: int = 1000) -> Self:
-        """Betas linear in their square root, as in SD 1, SD 2 and SDXL (Rombach et al. 2022, arXiv:2112.10752)."""
-        betas = torch.linspace(start**0.5, end**0.5, n, dtype=torch.float64) ** 2
-        return cls.from_alphas(torch.cumprod(1 - betas, dim=0).float())
-
-    @classmethod
-    def from_alphas(cls, alphas: Tensor) -> Self:
-        """From the cumulative products of 1 - beta, `[timesteps]`."""
-        return cls(tuple(((1 - alphas) / alphas).sqrt().tolist()))
-
-    @property
-    def sigma_min(self) -> float:
-        """The lowest level, of timestep 0."""
-        return self.sigmas[0]
-
-    @property
-    def sigma_max(self) -> float:
-        """The highest level, of the last timestep."""
-        return self.sigmas[-1]
-
-    def sigma_of(self, t: float) -> float:
-        """The level of a timestep in 0..len-1; fractional ones by interpolating the logarithms."""
-        low, high = math.floor(t), math.ceil(t)
-        if low == high:
-            return self.sigmas[low]
-        return math.exp(_lerp(math.log(self.sigmas[low]), math.log(self.sigmas[high]), t - low))
-
-    def timestep_of(self, sigma: float) -> float:
-        """The (fractional) timestep of a level, clamped to the table; exact where the level is one of the table's."""
-        if sigma >= self.sigma_max:
-            return float(len(self.sigmas) - 1)
-        if sigma <= self.sigma_min:
-            return 0.0
-        low = bisect_right(self.sigmas, sigma) - 1
-        here, above = math.log(self.sigmas[low]), math.log(self.sigmas[low + 1])
-        return low + (math.log(sigma) - here) / (above - here)
-
-    def sigmas_at(self, timesteps: Tensor) -> Tensor:
-        """The levels of many (fractional) timesteps at once, `[n]` float32."""
-        logs = torch.tensor(self.sigmas).log()
-        low, high, weight = timesteps.floor().long(), timesteps.ceil().long(), timesteps.frac()
-        return ((1 - weight) * logs[low] + weight * logs[high]).exp()
-
-
-Schedule = Callable[[NoiseTable, int], list[float]]
+Schedule = Callable[[NoiseTable, int, SamplingOptions], list[float]]
 """The noise levels of n steps: n + 1 of them (the "ddim" one may have more)."""
 
 
-def uniform(table: NoiseTable, n: int) -> list[float]:
-    """Evenly spaced timesteps from the last to 0: the model's own schedule."""
-    return _ending_in_zero(table.sigmas_at(torch.linspace(len(table.sigmas) - 1, 0, n)))
+def limits(table: NoiseTable, options: SamplingOptions) -> tuple[float, float]:
+    """Lowest positive and highest level of the schedules that can be told. Raises BadRequest where they cross."""
+    low, high = (0.1, 10.0) if options.old_karras_sigmas else (table.sigma_min, table.sigma_max)
+    low, high = options.sigma_min or low, options.sigma_max or high
+    if low >= high:
+        raise BadRequest("sigma_min", low, f"below the highest level, which is {high:g}")
+    return low, high
 
 
-def karras(table: NoiseTable, n: int) -> list[float]:
-    """Karras et al. 2022, arXiv:2206.00364, equation 5, with rho = 7."""
-    return karras_between(table.sigma_max, table.sigma_min, n)
+def uniform(table: NoiseTable, n: int, _options: SamplingOptions = NO_OPTIONS) -> list[float]:
+    """Evenly spaced timesteps from the last to the first: the model's own schedule."""
+    return _ending_in_zero(table.sigmas_at(torch.linspace(table.last_timestep, table.first_timestep, n)))
+
+
+def karras(table: NoiseTable, n: int, options: SamplingOptions = NO_OPTIONS) -> list[float]:
+    """Karras et al. 2022, arXiv:2206.00364, equation 5, with rho = 7 if not told otherwise."""
+    low, high = limits(table, options)
+    return karras_between(high, low, n, options.rho or 7.0)
 
 
 def karras_between(high: float, low: float, n: int, rho: float = 7.0) -> list[float]:
@@ -89,62 +47,66 @@ def karras_between(high: float, low: float, n: int, rho: float = 7.0) -> list[fl
     return _ending_in_zero((start + ramp * (end - start)) ** rho)
 
 
-def exponential(table: NoiseTable, n: int) -> list[float]:
+def exponential(table: NoiseTable, n: int, options: SamplingOptions = NO_OPTIONS) -> list[float]:
     """Evenly spaced in the logarithm of sigma."""
-    return _ending_in_zero(torch.linspace(math.log(table.sigma_max), math.log(table.sigma_min), n).exp())
+    low, high = limits(table, options)
+    return _ending_in_zero(torch.linspace(math.log(high), math.log(low), n).exp())
 
 
-def polyexponential(table: NoiseTable, n: int) -> list[float]:
-    """Polynomial of degree rho in the logarithm of sigma; with rho = 1, as here, the same as `exponential`."""
-    ramp = torch.linspace(1, 0, n)
-    low, high = math.log(table.sigma_min), math.log(table.sigma_max)
+def polyexponential(table: NoiseTable, n: int, options: SamplingOptions = NO_OPTIONS) -> list[float]:
+    """Polynomial of degree rho in the logarithm of sigma; with rho = 1, its default, the same as `exponential`."""
+    low, high = map(math.log, limits(table, options))
+    ramp = torch.linspace(1, 0, n) ** (options.rho or 1.0)
     return _ending_in_zero(torch.exp(ramp * (high - low) + low))
 
 
-def sgm_uniform(table: NoiseTable, n: int) -> list[float]:
-    """Evenly spaced timesteps that stop one step above 0 (Stability AI's generative-models)."""
-    return _ending_in_zero(table.sigmas_at(torch.linspace(len(table.sigmas) - 1, 0, n + 1)[:-1]))
+def sgm_uniform(table: NoiseTable, n: int, options: SamplingOptions = NO_OPTIONS) -> list[float]:
+    """Evenly spaced timesteps that stop one step above the lowest (Stability AI's generative-models)."""
+    low, high = map(table.timestep_of, limits(table, options))
+    return _ending_in_zero(table.sigmas_at(torch.linspace(high, low, n + 1)[:-1]))
 
 
-def kl_optimal(table: NoiseTable, n: int) -> list[float]:
-    """Sabour et al. 2024, arXiv:2404.14507, theorem 3.1. A1111: ends at sigma_min, not at 0."""
+def kl_optimal(table: NoiseTable, n: int, options: SamplingOptions = NO_OPTIONS) -> list[float]:
+    """Sabour et al. 2024, arXiv:2404.14507, theorem 3.1. A1111: ends at the lowest level, not at 0."""
+    low, high = map(math.atan, limits(table, options))
     ramp = torch.arange(n + 1) / n
-    return torch.tan(ramp * math.atan(table.sigma_min) + (1 - ramp) * math.atan(table.sigma_max)).tolist()
+    return torch.tan(ramp * low + (1 - ramp) * high).tolist()
 
 
-_ALIGNED = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
+def align_your_steps(table: NoiseTable, n: int, _options: SamplingOptions = NO_OPTIONS) -> list[float]:
+    """Sabour et al. 2024, arXiv:2404.14507: steps tuned for a model; other counts interpolate the logarithms.
 
-
-def align_your_steps(_table: NoiseTable, n: int) -> list[float]:
-    """Sabour et al. 2024, arXiv:2404.14507: ten steps tuned for SD 1; other counts interpolate the logarithms."""
-    logs = torch.tensor(_ALIGNED, dtype=torch.float64).log()
-    positions = torch.linspace(0, len(_ALIGNED) - 1, n, dtype=torch.float64)
+    A1111: a single step is the last of them.
+    """
+    logs = torch.tensor(table.aligned, dtype=torch.float64).log()
+    positions = torch.linspace(len(logs) - 1, 0, n, dtype=torch.float64).flip(0)
     low, high = positions.floor().long(), positions.ceil().long()
     return _ending_in_zero(torch.lerp(logs[low], logs[high], positions.frac()).exp())
 
 
-def simple(table: NoiseTable, n: int) -> list[float]:
+def simple(table: NoiseTable, n: int, _options: SamplingOptions = NO_OPTIONS) -> list[float]:
     """Every (1000 / n)-th level of the table, from the top."""
     stride = len(table.sigmas) / n
     return [table.sigmas[-(1 + int(k * stride))] for k in range(n)] + [0.0]
 
 
-def normal(table: NoiseTable, n: int) -> list[float]:
+def normal(table: NoiseTable, n: int, options: SamplingOptions = NO_OPTIONS) -> list[float]:
     """Evenly spaced timesteps between those of the highest and the lowest level."""
-    high, low = table.timestep_of(table.sigma_max), table.timestep_of(table.sigma_min)
+    low, high = map(table.timestep_of, limits(table, options))
     return _ending_in_zero(table.sigmas_at(torch.linspace(high, low, n)))
 
 
-def ddim(table: NoiseTable, n: int) -> list[float]:
-    """Every (1000 // n)-th level counted from timestep 1. A1111: the count may differ from n."""
+def ddim(table: NoiseTable, n: int, _options: SamplingOptions = NO_OPTIONS) -> list[float]:
+    """Every (1000 // n)-th level counted from the table's second. A1111: the count may differ from n."""
     stride = max(len(table.sigmas) // n, 1)
     return [*reversed(table.sigmas[1::stride]), 0.0]
 
 
-def beta(table: NoiseTable, n: int) -> list[float]:
-    """Lee et al. 2024, arXiv:2407.12173: quantiles of Beta(0.6, 0.6), here spread over sigma itself."""
-    quantiles = _beta_quantiles(torch.linspace(1, 0, n, dtype=torch.float64), 0.6, 0.6)
-    return _ending_in_zero(table.sigma_min + quantiles * (table.sigma_max - table.sigma_min))
+def beta(table: NoiseTable, n: int, options: SamplingOptions = NO_OPTIONS) -> list[float]:
+    """Lee et al. 2024, arXiv:2407.12173: quantiles of a beta distribution, here spread over sigma itself."""
+    low, high = limits(table, options)
+    shares = torch.linspace(1, 0, n, dtype=torch.float64)
+    return _ending_in_zero(low + _beta_quantiles(shares, options.beta_alpha, options.beta_beta) * (high - low))
 
 
 SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
@@ -183,12 +145,31 @@ def timestep_sigmas(table: NoiseTable, n: int) -> list[float]:
     return [table.sigmas[t] for t in reversed(training_timesteps(n, len(table.sigmas)))]
 
 
+def unipc_sigmas(table: NoiseTable, n: int, first: float, skip: UniPcSkipType = "time_uniform") -> list[float]:
+    """The levels of n steps of UniPC, from timestep `first` to 0, both included.
+
+    Times are A1111's, (timestep + 1) / length in float32, because the network is told what comes back from them.
+    """
+    length = len(table.sigmas)
+    start, end = float(torch.tensor(first) / length + 1 / length), 1 / length
+    match skip:
+        case "time_uniform":
+            times = torch.linspace(start, end, n + 1)
+        case "time_quadratic":
+            times = torch.linspace(start**0.5, end**0.5, n + 1) ** 2
+        case "logSNR":
+            return torch.linspace(math.log(table.sigma_of(first)), math.log(table.sigma_min), n + 1).exp().tolist()
+    return [table.sigma_of(t) for t in ((times - end) * length).tolist()]
+
+
+def spread(high: float, low: float, n: int) -> list[float]:
+    """The levels of n steps that are even in the logarithm of sigma, with exact ends."""
+    logs = torch.linspace(math.log(high), math.log(low), n + 1, dtype=torch.float64)
+    return [high, *logs[1:-1].exp().tolist(), low]
+
+
 def _ending_in_zero(sigmas: Tensor) -> list[float]:
     return [*sigmas.tolist(), 0.0]
-
-
-def _lerp(start: float, end: float, weight: float) -> float:
-    return start + weight * (end - start)
 
 
 def _beta_quantiles(shares: Tensor, a: float, b: float) -> Tensor:

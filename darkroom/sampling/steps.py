@@ -3,11 +3,14 @@
 A sampler never calls a network. `Steps` is one image's way from noise to latent, suspended at every question.
 """
 
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+
+from darkroom.sampling.options import UniPcVariant
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class Knobs:
     """Numbers a request may set for a sampler; each sampler reads those it has.
 
     `eta` scales ancestral noise; `s_churn`, `s_tmin`, `s_tmax`, `s_noise` are the stochasticity of Karras et al. 2022,
-    arXiv:2206.00364, Algorithm 2.
+    arXiv:2206.00364, Algorithm 2. `half_table`: the noise table is one of half precision. `unipc_order` is UniPC's
+    highest order, `unipc_lower_order_final` whether it falls towards the end.
     """
 
     eta: float = 1.0
@@ -49,3 +53,12 @@ class Knobs:
     s_tmin: float = 0.0
     s_tmax: float = float("inf")
     s_noise: float = 1.0
+    half_table: bool = False
+    unipc_variant: UniPcVariant = "bh1"
+    unipc_order: int = 3
+    unipc_lower_order_final: bool = True
+
+
+def to_vp(x: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Rescale x at the last of the levels to unit variance; no levels means that it has it already."""
+    return x / math.hypot(1, sigmas[-1]) if sigmas else x

@@ -12,6 +12,7 @@ from torch import Tensor
 WIDTH = 64
 CHANNELS = (32, 64)
 VAE_CHANNELS = (32, 32, 32, 32)
+UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 Shape = tuple[int, ...]
 
 YAML = """\
@@ -38,12 +39,29 @@ def write_tiny_checkpoint(
     dtype: torch.dtype = torch.float16,
     prediction: str = "eps",
     scale: float = 0.18215,
+    channels: int = 4,
 ) -> Path:
-    """Write `name.safetensors` and `name.yaml` into the folder (made if absent); the same seed gives the same bytes."""
+    """Write `name.safetensors` and `name.yaml` into the folder (made if absent); the same seed gives the same bytes.
+
+    `channels` are those that the UNet sees: 4 of the latent, and what it is shown beside it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
-    save_file(tiny_weights(seed, dtype), path)
+    weights = tiny_weights(seed, dtype)
+    if channels != 4:
+        weights[UNET_INPUT] = _random(UNET_INPUT, (CHANNELS[0], channels, 3, 3), seed).to(dtype)
+    save_file(weights, path)
     path.with_suffix(".yaml").write_text(YAML.format(scale=scale, prediction=prediction))
+    return path
+
+
+def write_tiny_vae(path: Path, seed: int = 0) -> Path:
+    """Write a tiny autoencoder alone."""
+    root = "first_stage_model."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name.removeprefix(root): value for name, value in tiny_weights(seed).items() if name.startswith(root)}, path
+    )
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkroom.engine.client import Event, result
+from darkroom.engine.client import Event, Preview, PreviewMethod, result
 from darkroom.engine.local import LocalEngine
 from darkroom.errors import Busy, DarkroomError, UnknownName
 from darkroom.jobs.spec import JobSpec, Picture
@@ -16,6 +16,7 @@ from darkroom.settings import Settings
 from tests.tiny.checkpoints import write_tiny_checkpoint
 from tests.unit.engine.fake_runner import make_spec
 
+METHODS: list[PreviewMethod] = ["Full", "Approx cheap", "Approx NN"]
 SAMPLERS = ["Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "DDIM"]
 
 
@@ -82,20 +83,21 @@ def test_two_checkpoints_are_served_side_by_side(tmp_path: Path) -> None:
 
 
 def test_progress_comes_in_order_and_previews_show_the_running_picture(engine: LocalEngine) -> None:
-    async def watch() -> tuple[list[float], Picture | None]:
-        job_id = engine.submit(tiny_spec(steps=40))
-        fractions, preview = [], None
+    async def watch() -> tuple[list[float], list[tuple[int, ...]]]:
+        job_id = engine.submit(replace(tiny_spec(steps=40), batch_size=2, seeds=(1, 2), subseeds=(1, 2)))
+        fractions, shapes = [], []
         async for event in engine.events(job_id):
             fractions.append(event.status.fraction)
-            if event.status.step == 5:
-                preview = await engine.preview(job_id)
-        return fractions, preview
+            if event.status.step >= 5 and not shapes:
+                for method in METHODS:
+                    shown = await engine.preview(job_id, Preview(method=method, whole_batch=True, content="Combined"))
+                    shapes += [picture.shape for picture in shown]
+        return fractions, shapes
 
-    fractions, preview = asyncio.run(watch())
+    fractions, shapes = asyncio.run(watch())
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
-    assert preview is not None
-    assert preview.shape in ((64, 64, 3), (8, 8, 3))
+    assert shapes == [(64, 64, 3)] * 2 + [(8, 8, 3)] * 4
 
 
 def test_a_cancelled_job_ends_within_one_evaluation(engine: LocalEngine) -> None:

@@ -43,7 +43,7 @@ def test_a_light_module_exists(name: str) -> None:
 
 
 def test_nothing_heavy_is_loaded_by_gateway_pictures_prompts_and_settings() -> None:
-    names = sorted({*LIGHT, *modules_of("darkroom.api", "darkroom.images", "darkroom.prompt")})
+    names = sorted({*LIGHT, *modules_of("darkroom.api", "darkroom.images", "darkroom.prompt", "darkroom.scripts")})
     probe = f"import sys, {', '.join(names)}\nprint(*(set({HEAVY!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

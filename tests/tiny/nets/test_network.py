@@ -11,7 +11,8 @@ from torch.nn import functional
 from darkroom.nets.network import Network
 from darkroom.nets.norms import QuickGroupNorm
 from darkroom.nets.store import load
-from darkroom.nets.text import BOS, EOS, Emphasis, emphasise
+from darkroom.nets.text import Emphasis, emphasise
+from darkroom.nets.tokenizer import BOS, EOS
 from darkroom.nets.vae import Vae
 from tests.tiny.checkpoints import write_tiny_checkpoint
 

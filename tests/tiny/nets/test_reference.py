@@ -12,7 +12,7 @@ from torch import Tensor
 
 from darkroom.nets.network import Network
 from darkroom.nets.store import load
-from darkroom.nets.text import BOS, EOS
+from darkroom.nets.tokenizer import BOS, EOS
 
 LATENTS = Path(__file__).parents[4] / "shared/reference/a1111-1.10.1/latents"
 CPU = torch.device("cpu")

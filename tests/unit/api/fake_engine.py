@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from darkroom.engine.client import FINAL, Event, Finished, JobStatus, State
+from darkroom.engine.client import FINAL, DeviceMemory, Event, Finished, JobStatus, Preview, State
 from darkroom.errors import Busy, DarkroomError, UnknownName
-from darkroom.jobs.spec import CheckpointInfo, JobSpec, Picture
+from darkroom.jobs.networks import AdapterInfo, EmbeddingInfo, HypernetworkInfo, VaeInfo
+from darkroom.jobs.spec import CheckpointInfo, Emphasis, JobSpec, Picture
 
 SHA = "76fc16883309a3dcd19b1f5a67ac0d4c2125128b3ec5373b02d9613a80ffa30a"
 
@@ -25,6 +26,17 @@ def colour(seed: int) -> tuple[int, int, int]:
     return seed % 251, seed // 251 % 241, 77
 
 
+@dataclass
+class Shelf:
+    """What lies beside the checkpoints; `hashes` by name."""
+
+    adapters: list[AdapterInfo] = field(default_factory=list)
+    autoencoders: list[VaeInfo] = field(default_factory=list)
+    hypernetworks: list[HypernetworkInfo] = field(default_factory=list)
+    embeddings: list[EmbeddingInfo] = field(default_factory=list)
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
 class FakeEngine:
     """Finishes jobs at once, or, while `held`, when it is told to."""
 
@@ -38,8 +50,12 @@ class FakeEngine:
         self.refreshed = 0
         self.is_ready = True
         self.live_picture: Picture | None = None
-        self.previews = 0
+        self.previews: list[Preview] = []
+        self.loaded: list[str] = []
+        self.device_memory: DeviceMemory | None = None
+        self.shelf = Shelf()
         self.specs: list[JobSpec] = []
+        self.notes: tuple[tuple[str, object], ...] = ()
         self._events: dict[str, Event] = {}
 
     def submit(self, spec: JobSpec) -> str:
@@ -60,14 +76,15 @@ class FakeEngine:
     def finish(self, job_id: str, state: State = "done", pictures: int | None = None) -> None:
         status = self._events[job_id].status
         count = len(status.spec.seeds) if pictures is None else pictures
-        finished = tuple(Finished(index=i, picture=self._draw(status.spec, i)) for i in range(count))
+        drawn = [self._draw(status.spec, index) for index in range(count)]
+        finished = tuple(Finished(index=i, picture=picture, notes=self.notes) for i, picture in enumerate(drawn))
         if self.failure:
             state, finished = "failed", ()
         status = replace(status, state=state, ended_at=time.time(), fraction=1.0)
         self._events[job_id] = Event(status=status, pictures=finished, error=self.failure)
 
-    def set(self, job_id: str, *, step: int = 0, iteration: int = 0, state: State = "running") -> None:
-        status = replace(self._events[job_id].status, step=step, iteration=iteration, state=state)
+    def set(self, job_id: str, *, step: int = 0, part: int = 0, iteration: int = 0, state: State = "running") -> None:
+        status = replace(self._events[job_id].status, step=step, part=part, iteration=iteration, state=state)
         self._events[job_id] = Event(status=status)
 
     def _draw(self, spec: JobSpec, index: int) -> Picture:
@@ -106,15 +123,51 @@ class FakeEngine:
         if self._events[job_id].status.state not in FINAL:
             self.finish(job_id, "cancelled", pictures=0)
 
-    async def preview(self, job_id: str) -> Picture | None:
-        self.previews += 1
-        return self.live_picture
+    async def preview(self, job_id: str, preview: Preview) -> Sequence[Picture]:
+        self.previews.append(preview)
+        return [] if self.live_picture is None else [self.live_picture] * (4 if preview.whole_batch else 1)
 
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         return tuple(self.models)
 
     def refresh(self) -> None:
         self.refreshed += 1
+
+    def adapters(self) -> Sequence[AdapterInfo]:
+        return tuple(self.shelf.adapters)
+
+    def find_adapter(self, name: str) -> AdapterInfo | None:
+        return next((info for info in self.shelf.adapters if name in (info.name, info.alias)), None)
+
+    def adapter_hash(self, name: str) -> str | None:
+        return self.shelf.hashes.get(name)
+
+    def autoencoders(self) -> Sequence[VaeInfo]:
+        return tuple(self.shelf.autoencoders)
+
+    def vae_hash(self, name: str) -> str | None:
+        return self.shelf.hashes.get(name)
+
+    def hypernetworks(self) -> Sequence[HypernetworkInfo]:
+        return tuple(self.shelf.hypernetworks)
+
+    def embeddings(self) -> Sequence[EmbeddingInfo]:
+        return tuple(self.shelf.embeddings)
+
+    def find_embeddings(
+        self, width: int | None, texts: Sequence[str], emphasis: Emphasis, comma_backtrack: int
+    ) -> Sequence[EmbeddingInfo]:
+        fitting = [info for info in self.shelf.embeddings if width in (None, info.width)]
+        return [info for info in fitting if any(info.name in text for text in texts)]
+
+    async def unload(self) -> None:
+        self.loaded.clear()
+
+    async def load(self, checkpoint: str) -> None:
+        self.loaded.append(checkpoint)
+
+    def memory(self) -> DeviceMemory | None:
+        return self.device_memory
 
     def ready(self) -> bool:
         return self.is_ready

@@ -1,5 +1,8 @@
+import hashlib
 import json
 import textwrap
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.unit.api.conftest import box_mask, from_base64, noise, to_base64
+from tests.unit.api.conftest import Serve, box_mask, from_base64, noise, to_base64
 from tests.unit.api.fake_engine import FakeEngine, colour
 
 ROUTE = "/sdapi/v1/img2img"
@@ -262,3 +265,133 @@ def test_an_absurd_blur_is_refused(client: TestClient) -> None:
     answer = client.post(ROUTE, json={"init_images": [picture], "mask": picture, "mask_blur": 100000})
     assert answer.status_code == 422
     assert "mask_blur" in answer.json()["detail"]
+
+
+def options(**values: object) -> dict[str, Any]:
+    return {"override_settings": values}
+
+
+def repainting(**fields: Any) -> dict[str, Any]:
+    mask = to_base64(box_mask(64, 64, (16, 16, 32, 32)))
+    return {"mask": mask, "mask_blur": 0, "inpaint_full_res": False, "inpainting_fill": 1, **fields}
+
+
+def test_masks_and_composites_follow_their_picture_and_have_no_text(client: TestClient) -> None:
+    wanted = options(return_mask=True, return_mask_composite=True)
+    body = post(client, noise(64, 64), batch_size=2, **repainting(**wanted))
+    assert len(body["images"]) == 6
+    assert len(json.loads(body["info"])["infotexts"]) == 2
+    picture, mask, composite = (from_base64(text) for text in body["images"][3:])
+    assert "parameters" in picture.info
+    assert "parameters" not in mask.info
+    assert (mask.mode, composite.mode) == ("RGB", "RGBA")
+    inside = np.zeros((64, 64), dtype=bool)
+    inside[16:32, 16:32] = True
+    assert np.array_equal(np.asarray(mask)[..., 0] == 255, inside)
+    assert np.array_equal(np.asarray(composite)[..., 3] == 255, inside)
+    assert (np.asarray(composite)[inside][:, :3] == colour(6)).all()
+
+
+def test_masks_of_requests_without_one_are_not_returned(client: TestClient) -> None:
+    assert len(post(client, noise(64, 64), **options(return_mask=True, return_mask_composite=True))["images"]) == 1
+
+
+def test_by_products_are_saved_under_their_own_names(client: TestClient, tmp_path: Path) -> None:
+    wanted = options(
+        save_mask=True,
+        save_mask_composite=True,
+        img2img_color_correction=True,
+        save_images_before_color_correction=True,
+        grid_save=False,
+    )
+    body = post(client, noise(64, 64), save_images=True, **repainting(**wanted))
+    assert len(body["images"]) == 1
+    names = sorted(path.name for path in (tmp_path / "outputs" / "img2img-images").rglob("*.png"))
+    assert [name.split("-", 1)[1] for name in names] == [
+        "5-before-color-correction.png",
+        "5.png",
+        "5-mask.png",
+        "5-mask-composite.png",
+    ]
+
+
+def test_colours_are_corrected_towards_the_start(client: TestClient) -> None:
+    red = Image.fromarray(np.asarray(noise(64, 64)) // 4 + np.array([180, 0, 0], dtype=np.uint8))
+    plain, corrected = (
+        pixels(post(client, red, **options(img2img_color_correction=wanted))) for wanted in (False, True)
+    )
+    assert not np.array_equal(plain, corrected)
+
+
+def test_without_the_overlay_everything_is_the_engines(client: TestClient) -> None:
+    body = post(client, noise(64, 64), **repainting(**options(overlay_inpaint=False)))
+    assert (pixels(body) == colour(5)).all()
+
+
+def test_a_start_that_is_kept_is_named_in_the_text(client: TestClient, tmp_path: Path) -> None:
+    picture = noise(64, 64)
+    digest = hashlib.md5(picture.tobytes(), usedforsecurity=False).hexdigest()
+    for _ in range(2):
+        body = post(client, picture, **options(save_init_img=True))
+    assert f"Init image hash: {digest}" in json.loads(body["info"])["infotexts"][0]
+    (kept,) = (tmp_path / "outputs" / "init-images").iterdir()
+    assert kept.name == f"{digest}.png"
+    assert np.array_equal(np.asarray(Image.open(kept)), np.asarray(picture))
+
+
+def test_a_separate_latent_mask_is_what_the_sampler_repaints(client: TestClient, engine: FakeEngine) -> None:
+    body = post(client, noise(64, 64), **repainting(latent_mask=to_base64(box_mask(64, 64, (0, 0, 64, 8)))))
+    init = engine.specs[0].init
+    assert init is not None
+    assert init.latent_mask is not None
+    assert init.latent_mask[0].all()
+    assert not init.latent_mask[1:].any()
+    assert (pixels(body)[16:32, 16:32] == colour(5)).all()
+
+
+def test_a_mask_has_two_levels_for_checkpoints_that_look_at_it(client: TestClient, engine: FakeEngine) -> None:
+    grey = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1)))
+    post(client, noise(64, 64), **repainting(mask=to_base64(grey)))
+    post(client, noise(64, 64), **repainting(mask=to_base64(grey), mask_round=False))
+    rounded, smooth = (spec.init.mask for spec in engine.specs if spec.init)
+    assert rounded is not None
+    assert smooth is not None
+    assert np.unique(rounded).tolist() == [0, 255]
+    assert np.array_equal(rounded > 0, np.asarray(grey) > 127)
+    assert np.array_equal(smooth, np.asarray(grey))
+
+
+def test_a_blank_mask_is_told(client: TestClient) -> None:
+    fields = {"init_images": [to_base64(noise(64, 64))], "mask": to_base64(Image.new("L", (64, 64)))}
+    answer = client.post(ROUTE, json={"width": 64, "height": 64, **fields})
+    assert "mask is blank" in answer.headers["X-Darkroom-Warnings"]
+
+
+def test_masks_and_pictures_of_different_sizes_are_brought_together(client: TestClient, engine: FakeEngine) -> None:
+    mask = to_base64(box_mask(32, 32, (8, 8, 16, 16)))
+    body = post(client, noise(96, 96), **repainting(mask=mask))
+    assert (pixels(body)[18:30, 18:30] == colour(5)).all()
+    post(client, noise(96, 96), **repainting(mask=mask, inpaint_full_res=True))
+    init = engine.specs[1].init
+    assert init is not None
+    assert init.pictures[0].shape == (64, 64, 3)
+
+
+def test_a_picture_that_grows_goes_through_the_chosen_upscaler(client: TestClient, engine: FakeEngine) -> None:
+    small = noise(32, 32)
+    post(client, small, **options(upscaler_for_img2img="Nearest"))
+    post(client, small, **options(upscaler_for_img2img="no such"))
+    post(client, small)
+    nearest, unknown, plain = (spec.init.pictures[0] for spec in engine.specs if spec.init)
+    assert np.array_equal(nearest, np.asarray(small).repeat(2, axis=0).repeat(2, axis=1))
+    assert np.array_equal(unknown, plain)
+    assert not np.array_equal(nearest, plain)
+
+
+def test_inpainting_checkpoints_are_told_to_the_job_and_the_text(serve: Serve, engine: FakeEngine) -> None:
+    engine.models = [replace(engine.models[0], conditioning="inpaint")]
+    document = json.loads(post(serve(), noise(64, 64), **options(inpainting_mask_weight=0.5))["info"])
+    assert (engine.specs[0].conditioning, engine.specs[0].mask_weight) == ("inpaint", 0.5)
+    assert document["is_using_inpainting_conditioning"] is True
+    assert "Denoising strength: 0.75, Conditional mask weight: 0.5" in document["infotexts"][0]
+    assert "Conditional mask weight" not in document["extra_generation_params"]

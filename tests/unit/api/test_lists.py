@@ -82,3 +82,17 @@ def test_the_documentation_knows_every_field(client: TestClient) -> None:
     operation = document["paths"]["/sdapi/v1/txt2img"]["post"]["operationId"]
     assert operation == "text2imgapi_sdapi_v1_txt2img_post"
     assert client.get("/docs").status_code == 200
+
+
+def test_upscalers_and_latent_modes_are_listed_as_clients_know_them(client: TestClient) -> None:
+    upscalers = client.get("/sdapi/v1/upscalers").json()
+    assert [upscaler["name"] for upscaler in upscalers] == ["None", "Lanczos", "Nearest"]
+    assert upscalers[0] == {"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 4.0}
+    assert client.get("/sdapi/v1/latent-upscale-modes").json() == [
+        {"name": "Latent"},
+        {"name": "Latent (antialiased)"},
+        {"name": "Latent (bicubic)"},
+        {"name": "Latent (bicubic antialiased)"},
+        {"name": "Latent (nearest)"},
+        {"name": "Latent (nearest-exact)"},
+    ]

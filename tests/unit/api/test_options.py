@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from darkroom.settings import Options
+from darkroom.api.other_options import OTHER_OPTIONS
+from darkroom.settings import Options, OptionValues
 from tests.unit.api.conftest import Serve
 from tests.unit.api.fake_engine import SHA, FakeEngine
 
@@ -77,10 +78,17 @@ def test_integers_as_floats_and_texts_are_taken(client: TestClient) -> None:
     assert (shown["CLIP_stop_at_last_layers"], shown["eta_noise_seed_delta"]) == (2, 31337)
 
 
+def test_every_option_of_the_original_is_listed_once(client: TestClient, recordings: Path) -> None:
+    recorded = json.loads((recordings / "cases/options_after_set.response.json").read_text())["body"]
+    assert set(recorded) <= set(client.get(ROUTE).json())
+    assert not set(OTHER_OPTIONS) & set(OptionValues.model_fields)
+
+
 def test_unknown_options_are_named_not_refused(client: TestClient) -> None:
-    answer = client.post(ROUTE, json={"nonsense": 1, "jpeg_quality": 70, "tiling": True})
+    answer = client.post(ROUTE, json={"nonsense": 1, "jpeg_quality": 70, "ESRGAN_tile": 64, "DAT_tile": 192})
     assert answer.status_code == 200
-    assert answer.headers["X-Darkroom-Ignored"] == "nonsense, tiling"
+    assert answer.headers["X-Darkroom-Ignored"] == "nonsense, ESRGAN_tile"
+    assert client.get(ROUTE).json()["ESRGAN_tile"] == 192
     assert client.get(ROUTE).json()["jpeg_quality"] == 70
 
 
@@ -89,7 +97,7 @@ def test_unknown_options_are_named_not_refused(client: TestClient) -> None:
     [
         ("CLIP_stop_at_last_layers", "abc"),
         ("CLIP_stop_at_last_layers", 99),
-        ("samples_format", "gif"),
+        ("samples_format", "bmp"),
         ("randn_source", "TPU"),
         ("img2img_background_color", "red; drop"),
         ("jpeg_quality", None),

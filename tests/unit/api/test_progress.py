@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from darkroom.engine.client import Preview
 from tests.unit.api.conftest import from_base64
 from tests.unit.api.fake_engine import FakeEngine
 
@@ -65,6 +66,16 @@ def test_a_running_job_is_counted_as_the_original_does(client: TestClient, engin
     assert body["state"]["job"] == "Batch 2 out of 2"
     assert (body["state"]["job_count"], body["state"]["job_no"]) == (2, 1)
     assert (body["state"]["sampling_step"], body["state"]["sampling_steps"]) == (13, 30)
+
+
+def test_a_batch_with_hires_fix_counts_as_two_jobs(client: TestClient, engine: FakeEngine) -> None:
+    with generating(client, engine, n_iter=2, steps=30, enable_hr=True, denoising_strength=0.5):
+        engine.set("job0", iteration=1, part=1, step=13)
+        body = client.get(ROUTE).json()
+    assert body["progress"] == pytest.approx(0.01 + 3 / 4 + 13 / 30 / 4)
+    assert (body["state"]["job_count"], body["state"]["job_no"]) == (4, 3)
+    assert (body["state"]["sampling_step"], body["state"]["sampling_steps"]) == (13, 30)
+    assert client.get(ROUTE).json()["state"]["job_no"] == 4
 
 
 def test_progress_never_exceeds_one(client: TestClient, engine: FakeEngine) -> None:
@@ -145,13 +156,54 @@ def test_a_live_picture_is_made_every_few_steps_only(client: TestClient, engine:
         assert client.get(ROUTE).json()["current_image"] == first
         assert client.get(ROUTE, params={"skip_current_image": "true"}).json()["current_image"] is None
     assert from_base64(first).getpixel((0, 0)) == (9, 9, 9)
-    assert engine.previews == 1
+    assert len(engine.previews) == 1
 
 
-@pytest.mark.parametrize("options", [{"live_previews_enable": False}, {"show_progress_every_n_steps": -1}])
-def test_live_pictures_can_be_switched_off(client: TestClient, engine: FakeEngine, options: dict[str, Any]) -> None:
+def test_a_live_picture_shows_the_whole_batch_as_the_options_want_it(client: TestClient, engine: FakeEngine) -> None:
+    engine.live_picture = np.full((8, 8, 3), 9, dtype=np.uint8)
+    client.post("/sdapi/v1/options", json={"show_progress_type": "TAESD", "live_preview_content": "Combined"})
+    with generating(client, engine, steps=30):
+        engine.set("job0", step=10)
+        assert from_base64(client.get(ROUTE).json()["current_image"]).size == (16, 16)
+        client.post("/sdapi/v1/options", json={"show_progress_grid": False})
+        engine.set("job0", step=20)
+        assert from_base64(client.get(ROUTE).json()["current_image"]).size == (8, 8)
+    assert engine.previews == [
+        Preview(method="TAESD", content="Combined", whole_batch=True),
+        Preview(method="TAESD", content="Combined"),
+    ]
+
+
+def test_the_last_live_picture_stays_until_the_next_batch_has_made_its_steps(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    engine.live_picture = np.full((8, 8, 3), 9, dtype=np.uint8)
+    with generating(client, engine, steps=30, n_iter=2):
+        engine.set("job0", step=25)
+        first = client.get(ROUTE).json()["current_image"]
+        engine.set("job0", step=9, iteration=1)
+        assert client.get(ROUTE).json()["current_image"] == first
+        assert len(engine.previews) == 1
+        engine.set("job0", step=10, iteration=1)
+        client.get(ROUTE)
+    assert len(engine.previews) == 2
+
+
+def test_a_live_picture_can_be_that_of_the_last_finished_batch(client: TestClient, engine: FakeEngine) -> None:
+    engine.live_picture = np.full((8, 8, 3), 9, dtype=np.uint8)
+    client.post("/sdapi/v1/options", json={"show_progress_every_n_steps": -1})
+    with generating(client, engine, steps=30, n_iter=2):
+        engine.set("job0", step=25)
+        assert client.get(ROUTE).json()["current_image"] is None
+        engine.set("job0", step=1, iteration=1)
+        assert client.get(ROUTE).json()["current_image"] is not None
+        client.get(ROUTE)
+    assert [preview.finished for preview in engine.previews] == [True]
+
+
+def test_live_pictures_can_be_switched_off(client: TestClient, engine: FakeEngine) -> None:
     engine.live_picture = np.zeros((8, 8, 3), dtype=np.uint8)
-    client.post("/sdapi/v1/options", json=options)
+    client.post("/sdapi/v1/options", json={"live_previews_enable": False})
     with generating(client, engine, steps=30):
         engine.set("job0", step=20)
         assert client.get(ROUTE).json()["current_image"] is None

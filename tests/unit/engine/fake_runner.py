@@ -11,7 +11,8 @@ from darkroom.engine.client import State
 from darkroom.engine.job import Job
 from darkroom.engine.loop import Loop
 from darkroom.errors import OutOfDeviceMemory
-from darkroom.jobs.ops import Answer, Cond, Decode, Denoise, EncodeImage, EncodeText, Op, Program
+from darkroom.jobs.image_conditioning import as_pixels
+from darkroom.jobs.ops import Answer, Cond, Decode, Denoise, EncodeImage, EncodeText, Program, Question, Upscale
 from darkroom.jobs.programs import program
 from darkroom.jobs.spec import InitImage, JobSpec, Picture
 
@@ -31,7 +32,7 @@ class FakeRunner:
 
     fits: int = 1000
     poison: str | None = None
-    batches: list[list[Op]] = field(default_factory=list)
+    batches: list[list[Question]] = field(default_factory=list)
     open_programs: set[int] = field(default_factory=set)
 
     @contextmanager
@@ -49,13 +50,13 @@ class FakeRunner:
         finally:
             self.open_programs.discard(id(inner))
 
-    def answer(self, ops: Sequence[Op]) -> list[Answer]:
+    def answer(self, ops: Sequence[Question]) -> list[Answer]:
         self.batches.append(list(ops))
         if sum(len(op.rows) for op in ops if isinstance(op, Denoise)) > self.fits:
             raise OutOfDeviceMemory("too many rows")
         return [self._answer(op) for op in ops]
 
-    def _answer(self, op: Op) -> Answer:
+    def _answer(self, op: Question) -> Answer:
         match op:
             case EncodeText(texts=texts):
                 return [Cond(torch.full((77, 1), brightness(text))) for text in texts]
@@ -72,11 +73,17 @@ class FakeRunner:
                 levels = ((latent[:3].clamp(-4, 4) / 4 + 1) / 2 * 255).to(torch.uint8)
                 return np.ascontiguousarray(levels.movedim(0, -1).numpy().repeat(8, 0).repeat(8, 1))
             case EncodeImage(picture=picture):
-                small = torch.from_numpy(picture[::8, ::8].copy()).movedim(-1, 0).float() / 255 * 2 - 1
+                shown = picture if isinstance(picture, torch.Tensor) else as_pixels(picture, torch.device("cpu"))
+                small = shown[:, ::8, ::8]
                 return torch.cat([small, small[:1]]) * 4
+            case Upscale(picture=picture, size=(width, height)):
+                rows, columns = (
+                    np.arange(n) * old // n for n, old in zip((height, width), picture.shape, strict=False)
+                )
+                return picture[rows][:, columns]
 
     @property
-    def denoise_batches(self) -> list[list[Op]]:
+    def denoise_batches(self) -> list[list[Question]]:
         return [ops for ops in self.batches if isinstance(ops[0], Denoise)]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from darkroom.engine.lane import batch_key, row_count
-from darkroom.jobs.ops import Cond, Decode, Denoise, EncodeImage, EncodeText, Op, Row
+from darkroom.jobs.ops import Cond, Decode, Denoise, EncodeImage, EncodeText, Question, Row
 from darkroom.jobs.spec import Model
 
 
@@ -23,7 +23,7 @@ def test_checkpoint_shape_and_text_length_keep_rows_apart() -> None:
 
 
 def test_every_kind_of_question_is_its_own_batch() -> None:
-    ops: list[Op] = [
+    ops: list[Question] = [
         denoise(),
         Decode(model=Model(checkpoint="a"), latent=torch.zeros(4, 8, 8)),
         EncodeImage(model=Model(checkpoint="a"), picture=np.zeros((64, 64, 3), np.uint8)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkroom.engine.policy import Waiting, pick
+from darkroom.engine.policy import STICKY_S, Waiting, pick
 
 KEYS = st.sampled_from(["a", "b", "c"])
 
@@ -116,3 +116,33 @@ def test_more_lanes_than_a_batch_holds_take_turns() -> None:
     simulate(lanes, cap=8)
     ends = [lane.ended_s or 0 for lane in lanes]
     assert max(ends) - min(ends) < 0.15 * max(ends)
+
+
+def lane(number: int, weights: Hashable, served_s: float) -> Waiting:
+    return Waiting(lane=number, key=weights, rows=1, served_s=served_s, arrival=number, weights=weights)
+
+
+def test_the_device_stays_with_the_weights_in_it_until_another_lane_is_well_behind() -> None:
+    for behind, chosen in ((STICKY_S / 2, 0), (STICKY_S * 2, 1)):
+        waiting = [lane(0, "here", served_s=behind), lane(1, "elsewhere", served_s=0.0)]
+        assert [w.lane for w in pick(waiting, lambda _: 8, "here")] == [chosen]
+
+
+def test_a_question_to_which_weights_do_not_matter_changes_none() -> None:
+    waiting = [lane(0, None, served_s=0.5), lane(1, "elsewhere", served_s=0.0)]
+    assert [w.lane for w in pick(waiting, lambda _: 8, "here")] == [0]
+
+
+@given(st.lists(st.floats(0.01, 0.4), min_size=2, max_size=6), st.integers(0, 5))
+def test_no_lane_waits_longer_than_the_others_may_run_ahead(costs_s: list[float], present: int) -> None:
+    """Every lane needs weights of its own; whoever is served pays; nobody falls behind without bound."""
+    served = [0.0] * len(costs_s)
+    weights: int = present % len(costs_s)
+    changes = 0
+    for _ in range(400):
+        [chosen] = pick([lane(i, i, s) for i, s in enumerate(served)], lambda _: 1, weights)
+        changes += chosen.lane != weights
+        weights = chosen.lane
+        served[chosen.lane] += costs_s[chosen.lane]
+        assert max(served) - min(served) <= STICKY_S + max(costs_s) + 1e-9
+    assert changes <= 2 + sum(served) / STICKY_S * len(costs_s)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from darkroom.errors import BadImage
-from darkroom.images.codecs import Format, decode_base64, decode_bytes, encode, flatten, to_base64, to_pixels
+from darkroom.images.codecs import Format, decode_base64, decode_bytes, encode, fitting, flatten, to_base64, to_pixels
 from darkroom.images.metadata import read_notes, read_user_comment
 
 
@@ -50,7 +50,7 @@ def test_base64_is_read_in_every_form_that_clients_send(form: int) -> None:
     assert np.array_equal(to_pixels(decode_base64(text, field="image", max_pixels=100)), np.asarray(picture))
 
 
-@pytest.mark.parametrize("file_format", ["png", "jpg", "jpeg", "webp"])
+@pytest.mark.parametrize("file_format", ["png", "jpg", "jpeg", "webp", "avif", "gif"])
 @pytest.mark.parametrize("text", ["", "a cat\nSteps: 1", "猫 🐈 ä"])
 def test_a_generation_text_survives_every_format(file_format: Format, text: str) -> None:
     picture = decode(encode(np.asarray(noise()), file_format, text=text))
@@ -67,9 +67,20 @@ def test_any_text_survives_in_a_png(text: str) -> None:
     assert read_notes(decode(encode(np.asarray(noise()), "png", text=text)))[0] == text
 
 
-def test_quality_counts() -> None:
+@pytest.mark.parametrize("file_format", ["jpg", "webp", "avif"])
+def test_quality_counts(file_format: Format) -> None:
     pixels = np.asarray(noise(64, 64))
-    assert len(encode(pixels, "jpg", quality=90)) > len(encode(pixels, "jpg", quality=10))
+    assert len(encode(pixels, file_format, quality=90)) > len(encode(pixels, file_format, quality=10))
+
+
+def test_webp_can_be_lossless() -> None:
+    pixels = np.asarray(noise(64, 64))
+    assert np.array_equal(to_pixels(decode(encode(pixels, "webp", lossless=True))), pixels)
+
+
+def test_a_picture_too_long_for_its_format_becomes_a_png() -> None:
+    assert fitting(np.zeros((1, 16384, 3), dtype=np.uint8), "webp") == "png"
+    assert fitting(np.zeros((16383, 1, 3), dtype=np.uint8), "webp") == "webp"
 
 
 def test_a_picture_lying_on_its_side_is_turned_upright() -> None:
@@ -115,7 +126,7 @@ def test_a_picture_above_the_limit_is_refused_before_it_is_unpacked() -> None:
 def test_damaged_files_are_bad_images_and_nothing_else(cut: int, noise_at: int, value: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    for file_format in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
+    for file_format in ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"):
         data = bytearray(packed(noise(), file_format, exif=exif.tobytes()))
         if noise_at < len(data):
             data[noise_at] = value
@@ -152,15 +163,16 @@ def test_a_gif_comment_is_a_generation_text() -> None:
     assert read_notes(decode(packed(noise(), "GIF", comment=b"a cat")))[0] == "a cat"
 
 
-def test_a_picture_of_novel_ai_is_translated() -> None:
+@pytest.mark.parametrize(("theirs", "ours"), [("k_euler", "Euler"), ("K_EULER", "Euler"), ("nai_smea", "Euler a")])
+def test_a_picture_of_novel_ai_is_translated(theirs: str, ours: str) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     notes = PngInfo()
     notes.add_text("Software", "NovelAI")
     notes.add_text("Description", "a cat")
-    notes.add_text("Comment", '{"uc": "dog", "steps": 28, "scale": 11.0, "seed": 5, "sampler": "k_euler_ancestral"}')
-    text, _ = read_notes(decode(packed(noise(), pnginfo=notes)))
-    assert text.startswith("a cat\nNegative prompt: dog\nSteps: 28, Sampler: Euler a, CFG scale: 11.0, Seed: 5")
+    notes.add_text("Comment", '{"uc": "dog", "steps": 28, "scale": 11.0, "seed": 5, "sampler": "' + theirs + '"}')
+    text, _ = read_notes(decode(packed(noise(), pnginfo=notes)), samplers={"k_euler": "Euler"})
+    assert text.startswith(f"a cat\nNegative prompt: dog\nSteps: 28, Sampler: {ours}, CFG scale: 11.0, Seed: 5")
 
 
 def test_a_comment_that_is_not_unicode_is_read_as_what_it_is() -> None:

@@ -164,7 +164,7 @@ def test_widening_doubles_the_levels() -> None:
 def test_nothing_outside_the_mask_changes(left: int, top: int, width: int, height: int) -> None:
     picture, drawn = noise(64, 64), np.full((64, 64, 3), 7, dtype=np.uint8)
     mask = boxed(64, 64, (left, top, left + width, top + height))
-    result = Finishing(overlays=(make_overlay(picture, mask, STRETCH),)).apply(drawn, 0)
+    result = Finishing(overlays=(make_overlay(picture, mask, STRETCH),)).apply(drawn, 0).picture
     inside = np.asarray(mask) > 0
     assert np.array_equal(result[~inside], np.asarray(picture)[~inside])
     assert (result[inside] == 7).all()
@@ -173,7 +173,7 @@ def test_nothing_outside_the_mask_changes(left: int, top: int, width: int, heigh
 def test_a_region_is_pasted_where_it_was_cut() -> None:
     picture, mask = noise(100, 80), boxed(100, 80, (30, 20, 50, 40))
     finishing = Finishing(overlays=(make_overlay(picture, mask, STRETCH),), paste_to=Box(20, 10, 60, 50))
-    result = finishing.apply(np.full((64, 64, 3), 7, dtype=np.uint8), 0)
+    result = finishing.apply(np.full((64, 64, 3), 7, dtype=np.uint8), 0).picture
     inside = np.asarray(mask) > 0
     assert result.shape == (80, 100, 3)
     assert np.array_equal(result[~inside], np.asarray(picture)[~inside])
@@ -182,18 +182,21 @@ def test_a_region_is_pasted_where_it_was_cut() -> None:
 
 def test_without_overlays_a_picture_is_finished_as_it_is() -> None:
     drawn = np.zeros((8, 8, 3), dtype=np.uint8)
-    assert Finishing().apply(drawn, 3) is drawn
+    done = Finishing().apply(drawn, 3)
+    assert np.array_equal(done.picture, drawn)
+    assert done.uncorrected is done.mask is done.composite is None
 
 
 def test_overlays_are_dealt_out_over_a_batch() -> None:
     empty = Image.new("L", (8, 8))
     overlays = tuple(make_overlay(Image.new("RGB", (8, 8), name), empty, STRETCH) for name in ("red", "blue"))
     drawn = np.zeros((8, 8, 3), dtype=np.uint8)
-    colours = [tuple(Finishing(overlays=overlays).apply(drawn, index)[0, 0].tolist()) for index in range(3)]
+    finishing = Finishing(overlays=overlays)
+    colours = [tuple(finishing.apply(drawn, index).picture[0, 0].tolist()) for index in range(3)]
     assert colours == [(255, 0, 0), (0, 0, 255), (255, 0, 0)]
 
 
 def test_a_picture_floored_to_multiples_of_eight_keeps_its_size() -> None:
     overlay = make_overlay(noise(70, 70), Image.new("L", (70, 70)), STRETCH)
-    result = Finishing(overlays=(overlay,)).apply(np.zeros((64, 64, 3), dtype=np.uint8), 0)
+    result = Finishing(overlays=(overlay,)).apply(np.zeros((64, 64, 3), dtype=np.uint8), 0).picture
     assert np.array_equal(result, np.asarray(noise(70, 70))[:64, :64])

@@ -29,12 +29,14 @@ def elements(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
     return {name: torch.Size(shape).numel() for name, shape in shapes.items()}
 
 
-def test_every_weight_of_the_unet_has_its_place() -> None:
-    shapes = published("sd1", UNET)
+@pytest.mark.parametrize(("name", "channels"), [("sd1", 4), ("sd1-inpaint", 9), ("sd1-pix2pix", 8)])
+def test_every_weight_of_the_unet_has_its_place(name: str, channels: int) -> None:
+    shapes = published(name, UNET)
     sizes = layout.unet_sizes(shapes, ModelConfig())
     source = layout.unet_source(shapes, sizes["layers_per_block"])
     asked = {source(name): tuple(weight.shape) for name, weight in build_unet(sizes).state_dict().items()}
     assert asked == shapes
+    assert sizes["in_channels"] == channels
     assert sizes["attention_head_dim"] == (8, 8, 8, 8)
 
 
@@ -57,8 +59,8 @@ def test_every_weight_of_the_text_encoder_has_its_place() -> None:
     ("name", "kind"),
     [
         ("sd1", "sd1"),
-        ("sd1-inpaint", "Stable Diffusion 1.x inpainting"),
-        ("sd1-pix2pix", "InstructPix2Pix"),
+        ("sd1-inpaint", "sd1"),
+        ("sd1-pix2pix", "sd1"),
         ("sd2-v", "Stable Diffusion 2"),
         ("sd2-inpaint", "Stable Diffusion 2"),
         ("sdxl-base", "Stable Diffusion XL"),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkroom.nets.text import BOS, EOS, ClipTokenizer, clean
+from darkroom.nets.tokenizer import BOS, EOS, ClipTokenizer, clean
 
 TOKENIZER = ClipTokenizer()
 

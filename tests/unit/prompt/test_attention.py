@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkroom.prompt.attention import BREAK, Weighted, has_attention, parse
+from darkroom.prompt.attention import BREAK, Weighted, find_malformed_weight, has_attention, parse, segments
 
 PARSED: list[tuple[str, list[tuple[str, float]]]] = [
     ("an (important) word", [("an ", 1), ("important", 1.1), (" word", 1)]),
@@ -102,6 +102,39 @@ def test_a_break_is_a_break_only_outside_brackets() -> None:
 @pytest.mark.parametrize("number", ["1.2.3", ".", "9" * 400])
 def test_what_is_no_number_is_text(number: str) -> None:
     assert "".join(segment.text for segment in parse(f"(a:{number})")).startswith(f"a:{number}")
+
+
+@pytest.mark.parametrize(
+    ("text", "malformed"),
+    [
+        ("(a:1.2.3)", "1.2.3"),
+        ("((a:1.2) b: -. )", "-."),
+        ("a:1.2.3)", None),
+        ("(a) b:1.2.3)", None),
+        (r"\(a:1.2.3)", None),
+        (r"(\\(a:..)", ".."),
+        (r"(a\:1.1.1)", "1.1.1"),
+        ("[a:1.2.3]", None),
+        ("(a:1.2", None),
+        ("(a:b.1)", None),
+    ],
+)
+def test_a_weight_that_is_no_number_is_found(text: str, malformed: str | None) -> None:
+    assert find_malformed_weight(text) == malformed
+
+
+@given(PROMPTS)
+def test_a_weight_that_is_found_malformed_is_in_the_text_and_no_number(text: str) -> None:
+    found = find_malformed_weight(text)
+    if found is not None:
+        assert found in text
+        with pytest.raises(ValueError, match="convert"):
+            float(found)
+
+
+def test_without_emphasis_a_prompt_is_one_segment_as_it_stands() -> None:
+    assert segments("(a:2) BREAK b", "None") == [Weighted("(a:2) BREAK b", 1.0)]
+    assert segments("(a:2)", "Ignore") == [Weighted("a", 2.0)]
 
 
 def test_brackets_tell_that_emphasis_matters() -> None:

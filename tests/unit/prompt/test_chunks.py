@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkroom.prompt.attention import BREAK, Weighted, parse
-from darkroom.prompt.chunks import CHUNK_TOKENS, Chunk, Vocabulary, chunk, empty_chunk, equalised
+from darkroom.prompt.chunks import (
+    CHUNK_TOKENS,
+    Chunk,
+    Concept,
+    Insertion,
+    Vocabulary,
+    chunk,
+    empty_chunk,
+    equalised,
+    glossary,
+    used_concepts,
+)
 
 CLIP = Vocabulary()
 OPEN_CLIP = Vocabulary(pad=0)
@@ -101,3 +112,61 @@ def test_texts_of_one_prompt_get_equally_many_chunks() -> None:
     short, long = chunk(parse("w"), tokenize, CLIP), chunk(parse("w BREAK w"), tokenize, CLIP)
     assert equalised([short, long], CLIP) == [[*short, empty_chunk(CLIP)], long]
     assert equalised([], CLIP) == []
+
+
+def concept(name: str, tokens: tuple[int, ...] = (7,), vectors: int = 3) -> Concept:
+    return Concept(name=name, tokens=tokens, vectors=vectors)
+
+
+def letters(text: str) -> list[int]:
+    """Words are token 5, commas are commas, a single small letter is its place in the alphabet plus 10."""
+    known = {",": 267} | {letter: 10 + i for i, letter in enumerate("abcdef")}
+    return [known.get(word, 5) for word in text.replace(",", " , ").split()]
+
+
+def test_a_concept_takes_as_many_places_as_it_has_vectors_with_the_weight_of_its_name() -> None:
+    concepts = glossary([concept("ab", (10, 11), 3)])
+    [one] = chunk([Weighted("w a b w", 1.2)], letters, CLIP, concepts=concepts)
+    assert one.tokens[:7] == (CLIP.start, 5, 0, 0, 0, 5, CLIP.end)
+    assert one.weights[:7] == (1.0, *[1.2] * 5, 1.0)
+    assert one.insertions == (Insertion(2, "ab"),)
+
+
+def test_the_longest_name_wins_and_among_equals_the_first() -> None:
+    concepts = glossary(
+        [concept("a", (10,)), concept("abc", (10, 11, 12)), concept("ab", (10, 11)), concept("AB", (10, 11))]
+    )
+    texts = {"a": "a w", "ab": "a b w", "abc": "a b c", "": "b c"}
+    for name, text in texts.items():
+        used = used_concepts([chunk([Weighted(text, 1.0)], letters, CLIP, concepts=concepts)])
+        assert used == ([name] if name else [])
+
+
+def test_a_name_that_is_torn_apart_by_a_weight_is_text() -> None:
+    concepts = glossary([concept("ab", (10, 11))])
+    [one] = chunk([Weighted("a", 1.0), Weighted("b", 1.1)], letters, CLIP, concepts=concepts)
+    assert one.insertions == ()
+
+
+def test_a_concept_that_does_not_fit_begins_the_next_chunk() -> None:
+    concepts = glossary([concept("a", (10,), 3)])
+    first, second = chunk([Weighted(words(73) + "a", 1.0)], letters, CLIP, concepts=concepts)
+    assert first.tokens.index(CLIP.end) - 1 == 73
+    assert first.insertions == ()
+    assert second.insertions == (Insertion(1, "a"),)
+
+
+def test_a_concept_behind_a_comma_leaves_its_vectors_on_the_padding_when_it_moves_on() -> None:
+    concepts = glossary([concept("a", (10,), 2)])
+    text = words(60) + ", w a " + words(12)
+    first, second = chunk([Weighted(text, 1.0)], letters, CLIP, concepts=concepts)
+    assert first.tokens.index(CLIP.end) - 1 == 61
+    assert first.insertions == (Insertion(63, "a"),)
+    assert second.tokens[1:4] == (5, 0, 0)
+    assert second.insertions == ()
+
+
+def test_concepts_are_told_chunk_by_chunk_each_once() -> None:
+    concepts = glossary([concept("a", (10,)), concept("b", (11,)), concept("c", (12,))])
+    texts = [chunk(parse(text), letters, CLIP, concepts=concepts) for text in ("b BREAK a b", "w c", "b")]
+    assert used_concepts(texts) == ["b", "c", "a"]

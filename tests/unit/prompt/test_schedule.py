@@ -63,6 +63,7 @@ LITERAL = [
     "(a|b) [c:d:5]",
     "[c:d:5] a|b",
     "[c:d:5] \\",
+    "[c:d:5] \\\n a",
     "",
 ]
 
@@ -102,6 +103,11 @@ def test_what_does_not_fit_the_grammar_stays_as_it_is(text: str) -> None:
 )
 def test_a_second_pass_counts_on_from_the_first(when: str, expected: list[tuple[int, str]]) -> None:
     assert schedule(f"[a:b:{when}]", Timeline(steps=10, first_pass=10)) == entries(*expected)
+
+
+def test_a_second_pass_alternates_from_its_own_first_call() -> None:
+    second = schedule("[a|b]", Timeline(steps=4, first_pass=3))
+    assert second == entries((1, "a"), (2, "b"), (3, "a"), (4, "b"))
 
 
 def test_a_longer_second_pass_has_longer_fractions() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from darkroom.sampling.filters import blend, repaint, repaint_sigma, repaint_timestep
+from darkroom.sampling.filters import blend, consistency, repaint, repaint_sigma, repaint_timestep
 from darkroom.sampling.names import SAMPLERS, Sampler
 from darkroom.sampling.noise import ImageNoise
+from darkroom.sampling.options import NO_OPTIONS
 from darkroom.sampling.plan import begin_txt2img, plan_txt2img
 from darkroom.sampling.samplers import SOLVERS, solver_of
 from darkroom.sampling.schedules import timestep_sigmas
 from darkroom.sampling.steps import Eval, Knobs, Steps
+from darkroom.sampling.tables import noise_table
 from tests.unit.sampling.toy import TABLE, Gaussian, KnownDraws, drive, toy, toy_eps
 
 SHAPE = (1, 4, 4)
@@ -29,7 +32,7 @@ class Stop(Exception):
 
 
 def sampling(sampler: Sampler, steps: int = 5) -> Steps:
-    plan = plan_txt2img(TABLE, sampler, "Automatic", steps)
+    plan = plan_txt2img(noise_table(NO_OPTIONS, sampler), sampler, "Automatic", steps)
     noise = ImageNoise(3, SHAPE, sigma_range=plan.sigma_range)
     return solver_of(sampler)(begin_txt2img(plan, noise.initial), plan.sigmas, noise, Knobs(eta=sampler.default_eta))
 
@@ -119,6 +122,25 @@ def test_closing_reaches_the_sampler() -> None:
     next(steps)
     steps.close()
     assert log == ["closed"]
+
+
+def test_a_consistency_model_gives_back_its_input_where_no_noise_is_left() -> None:
+    table = replace(TABLE, sigmas=(0.01, 1.0), marks=(math.log(0.01), 0.0))
+    told: list[Tensor] = []
+
+    def steps() -> Steps:
+        told.append((yield Eval(INIT, 0.01)))
+        told.append((yield Eval(INIT, 1.0)))
+        return INIT
+
+    drive(consistency(steps(), table), lambda x, _: torch.zeros_like(x))
+    assert torch.equal(told[0], INIT)
+    assert torch.allclose(told[1], INIT * (0.25 / 100.25))
+
+
+def test_a_mask_keeps_a_question_for_a_pair_one() -> None:
+    steps = SOLVERS["DDIM CFG++"](INIT, [2.0, 1.0], KnownDraws(), Knobs())
+    assert next(repaint(steps, INIT, HALF, "timestep")).pair
 
 
 def test_blend_takes_the_painted_where_the_mask_is_one() -> None:

@@ -64,7 +64,11 @@ OPTIONS = {
         "uses_ensd": "True",
         "second_order": "True",
     },
+    "DPM fast": {"uses_ensd": "True"},
     "DDIM": {},
+    "DDIM CFG++": {},
+    "UniPC": {},
+    "LCM": {},
 }
 
 
@@ -110,6 +114,16 @@ def test_options_are_spelled_as_clients_know_them(name: str) -> None:
     options = get_sampler(name).options
     assert options == OPTIONS[name]
     assert list(options) == list(OPTIONS[name])
+
+
+def test_the_samplers_are_listed_in_the_originals_order() -> None:
+    names = (
+        "DPM++ 2M, DPM++ SDE, DPM++ 2M SDE, DPM++ 2M SDE Heun, DPM++ 2S a, DPM++ 3M SDE, Euler a, Euler, LMS, Heun, "
+        "DPM2, DPM2 a, DPM fast, DPM adaptive, Restart, DDIM, DDIM CFG++, PLMS, UniPC, LCM"
+    )
+    assert [sampler.name for sampler in SAMPLERS] == names.split(", ")
+    aliases = {sampler.name: sampler.aliases for sampler in SAMPLERS}
+    assert (aliases["DPM adaptive"], aliases["LCM"]) == (("k_dpm_ad",), ("k_lcm",))
 
 
 def test_names_are_unique() -> None:

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from darkroom.sampling.noise import BrownianPath, ImageNoise, Philox, Source, open_stream, paste_centred, slerp
+from darkroom.sampling.noise import (
+    BrownianPath,
+    ImageNoise,
+    Philox,
+    SharedPath,
+    Source,
+    open_stream,
+    paste_centred,
+    slerp,
+)
 from darkroom.sampling.schedules import exponential
 from tests.unit.sampling.toy import TABLE
 
@@ -108,6 +117,23 @@ def test_brownian_noise_leaves_the_stream_alone() -> None:
     noise = ImageNoise(42, SHAPE, sigma_range=RANGE)
     noise.brownian(SIGMAS[0], SIGMAS[1])
     assert first(noise.normal(), 1) == recorded(-0.685482)
+
+
+def shared(position: int, size: int, seed: int = 42) -> ImageNoise:
+    return ImageNoise(42, SHAPE, sigma_range=RANGE, shared_path=SharedPath(seed=seed, size=size, position=position))
+
+
+def test_a_path_of_a_batch_of_one_is_seeded_by_the_first_number_of_the_images_seed() -> None:
+    seed = int(torch.randint(0, 2**63 - 1, [], generator=torch.Generator().manual_seed(42)))
+    expected = path(seed).increment(SIGMAS[1], SIGMAS[0]) / -((SIGMAS[0] - SIGMAS[1]) ** 0.5)
+    assert torch.allclose(shared(0, 1).brownian(SIGMAS[0], SIGMAS[1]), expected, atol=1e-6)
+
+
+def test_the_images_of_a_batch_may_share_a_path() -> None:
+    parts = [shared(position, 3).brownian(SIGMAS[0], SIGMAS[1]) for position in range(3)]
+    assert not torch.allclose(parts[0], parts[1])
+    assert torch.equal(parts[0], shared(0, 1).brownian(SIGMAS[0], SIGMAS[1]))
+    assert not torch.equal(parts[0], shared(0, 3, seed=43).brownian(SIGMAS[0], SIGMAS[1]))
 
 
 def test_brownian_noise_needs_to_know_the_ends_of_the_path() -> None:

@@ -4,11 +4,20 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkroom.sampling.names import SCHEDULERS
-from darkroom.sampling.schedules import SCHEDULES, karras_between, schedule_of, timestep_sigmas, training_timesteps
+from darkroom.sampling.names import SCHEDULERS, get_sampler
+from darkroom.sampling.options import NO_OPTIONS, SamplingOptions, Training
+from darkroom.sampling.schedules import (
+    SCHEDULES,
+    align_your_steps,
+    karras_between,
+    schedule_of,
+    timestep_sigmas,
+    training_timesteps,
+)
+from darkroom.sampling.tables import noise_table
 from tests.unit.sampling.toy import TABLE
 
 TEN_STEPS = {
@@ -31,17 +40,86 @@ COUNTED = [name for name in NAMES if name != "ddim"]
 @pytest.mark.parametrize("name", TEN_STEPS)
 def test_ten_steps_have_the_recorded_levels(name: str) -> None:
     expected = [float(word) for word in TEN_STEPS[name].split()]
-    assert SCHEDULES[name](TABLE, 10) == pytest.approx(expected, rel=1e-5)
+    assert SCHEDULES[name](TABLE, 10, NO_OPTIONS) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_ddim_schedule_may_have_a_step_more() -> None:
     expected = [14.2651, 6.57065, 3.48545, 2.04731, 1.27206, 0.790061, 0.440309, 0.0413145, 0]
-    assert SCHEDULES["ddim"](TABLE, 7) == pytest.approx(expected, rel=1e-5)
+    assert SCHEDULES["ddim"](TABLE, 7, NO_OPTIONS) == pytest.approx(expected, rel=1e-5)
 
 
 def test_align_your_steps_gives_its_own_table_for_eleven_steps() -> None:
     expected = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029, 0]
-    assert SCHEDULES["align_your_steps"](TABLE, 11) == pytest.approx(expected)
+    assert align_your_steps(TABLE, 11) == pytest.approx(expected)
+
+
+def test_align_your_steps_has_a_table_for_sdxl() -> None:
+    table = noise_table(NO_OPTIONS, get_sampler("Euler"), Training(sdxl=True))
+    expected = [14.615, 5.9634, 3.33897, 1.85505, 1.10233, 0.674959, 0.431142, 0.260621, 0.122519, 0.029, 0]
+    assert align_your_steps(table, 10) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_single_step_of_align_your_steps_is_the_last() -> None:
+    assert align_your_steps(TABLE, 1) == pytest.approx([0.029, 0])
+
+
+LIMITED = ["karras", "exponential", "polyexponential", "kl_optimal", "beta"]
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_the_ends_of_a_schedule_can_be_told(name: str) -> None:
+    sigmas = SCHEDULES[name](TABLE, 10, SamplingOptions(sigma_min=0.5, sigma_max=8.0))
+    assert sigmas[0] == pytest.approx(8.0, rel=1e-5)
+    assert sigmas[-1 if name == "kl_optimal" else -2] == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["normal", "sgm_uniform"])
+def test_the_ends_of_even_timesteps_can_be_told(name: str) -> None:
+    sigmas = SCHEDULES[name](TABLE, 10, SamplingOptions(sigma_min=0.5, sigma_max=8.0))
+    timesteps = [TABLE.timestep_of(sigma) for sigma in sigmas[:-1]]
+    assert sigmas[0] == pytest.approx(8.0, rel=1e-5)
+    assert [a - b for a, b in pairwise(timesteps)] == pytest.approx([timesteps[0] - timesteps[1]] * 9, rel=1e-3)
+    assert (sigmas[-2] == pytest.approx(0.5, rel=1e-5)) == (name == "normal")
+
+
+@pytest.mark.parametrize("name", ["uniform", "simple", "ddim", "align_your_steps"])
+def test_some_schedules_have_fixed_ends(name: str) -> None:
+    told = SamplingOptions(sigma_min=0.5, sigma_max=8.0, old_karras_sigmas=True)
+    assert SCHEDULES[name](TABLE, 10, told) == SCHEDULES[name](TABLE, 10, NO_OPTIONS)
+
+
+def test_the_old_limits_are_ten_and_a_tenth() -> None:
+    assert SCHEDULES["karras"](TABLE, 5, SamplingOptions(old_karras_sigmas=True)) == karras_between(10.0, 0.1, 5)
+    both = SamplingOptions(old_karras_sigmas=True, sigma_max=8.0)
+    assert SCHEDULES["karras"](TABLE, 5, both) == karras_between(8.0, 0.1, 5)
+
+
+def test_rho_bends_the_two_schedules_that_have_one() -> None:
+    bent = SamplingOptions(rho=3.0)
+    assert SCHEDULES["karras"](TABLE, 5, bent) == karras_between(TABLE.sigma_max, TABLE.sigma_min, 5, 3.0)
+    levels = SCHEDULES["polyexponential"](TABLE, 3, bent)
+    low, high = math.log(TABLE.sigma_min), math.log(TABLE.sigma_max)
+    assert math.log(levels[1]) == pytest.approx(low + 0.5**3 * (high - low), rel=1e-5)
+    assert SCHEDULES["exponential"](TABLE, 5, bent) == SCHEDULES["exponential"](TABLE, 5, NO_OPTIONS)
+
+
+def test_the_quantiles_of_a_uniform_distribution_are_even() -> None:
+    even = SCHEDULES["beta"](TABLE, 3, SamplingOptions(beta_alpha=1.0, beta_beta=1.0))
+    assert even[1] == pytest.approx((TABLE.sigma_min + TABLE.sigma_max) / 2, rel=1e-6)
+
+
+def test_half_precision_gives_the_recorded_levels() -> None:
+    table = noise_table(SamplingOptions(downcast_alphas=True), get_sampler("Euler"))
+    expected = [14.60904, 7.83494, 4.61043, 2.91914, 1.95027, 1.34466, 0.93210, 0.62502, 0.36860, 0.03128, 0]
+    assert SCHEDULES["uniform"](table, 10, NO_OPTIONS) == pytest.approx(expected, abs=6e-6)
+
+
+def test_lcm_spaces_its_own_timesteps_evenly() -> None:
+    table = noise_table(NO_OPTIONS, get_sampler("LCM"))
+    sigmas = SCHEDULES["automatic"](table, 4, NO_OPTIONS)
+    assert [TABLE.timestep_of(sigma) for sigma in sigmas[:-1]] == pytest.approx([999, 672.33, 345.67, 19], abs=0.7)
+    karras = SCHEDULES["karras"](table, 4, NO_OPTIONS)
+    assert (karras[0], karras[-2]) == pytest.approx((table.sigma_max, table.sigma_min), rel=1e-5)
 
 
 def test_every_listed_scheduler_has_a_function() -> None:
@@ -50,20 +128,23 @@ def test_every_listed_scheduler_has_a_function() -> None:
     assert schedule_of("Automatic") is SCHEDULES["uniform"]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(NAMES), st.integers(1, 300))
 def test_every_schedule_descends(name: str, n: int) -> None:
-    sigmas = SCHEDULES[name](TABLE, n)
+    sigmas = SCHEDULES[name](TABLE, n, NO_OPTIONS)
     assert all(following < sigma for sigma, following in pairwise(sigmas))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(COUNTED), st.integers(1, 1500))
 def test_a_schedule_has_a_level_more_than_steps(name: str, n: int) -> None:
-    assert len(SCHEDULES[name](TABLE, n)) == n + 1
+    assert len(SCHEDULES[name](TABLE, n, NO_OPTIONS)) == n + 1
 
 
+@settings(deadline=None)
 @given(st.sampled_from(NAMES), st.integers(1, 1500))
 def test_only_kl_optimal_stops_above_zero(name: str, n: int) -> None:
-    last = SCHEDULES[name](TABLE, n)[-1]
+    last = SCHEDULES[name](TABLE, n, NO_OPTIONS)[-1]
     assert last == pytest.approx(TABLE.sigma_min, rel=1e-5) if name == "kl_optimal" else last == 0
 
 
@@ -72,33 +153,6 @@ def test_karras_levels_start_and_end_where_they_should(n: int, rho: float) -> No
     sigmas = karras_between(10.0, 0.1, n + 1, rho)
     assert sigmas[0] == pytest.approx(10.0, rel=1e-4)
     assert sigmas[-2] == pytest.approx(0.1, rel=1e-3)
-
-
-def test_the_table_is_that_of_stable_diffusion() -> None:
-    assert len(TABLE.sigmas) == 1000
-    assert TABLE.sigma_min == pytest.approx(0.02916753)
-    assert TABLE.sigma_max == pytest.approx(14.614642)
-
-
-@pytest.mark.parametrize(
-    ("sigma", "timestep"), [(10, 933.5068), (1, 353.8904), (0.1, 10.38219), (0.02, 0), (20, 999), (math.inf, 999)]
-)
-def test_levels_become_the_recorded_timesteps(sigma: float, timestep: float) -> None:
-    assert TABLE.timestep_of(sigma) == pytest.approx(timestep, rel=1e-6)
-
-
-@pytest.mark.parametrize(("timestep", "sigma"), [(0.5, 0.0347137), (499.5, 1.6155803), (998.25, 14.548319)])
-def test_timesteps_become_the_recorded_levels(timestep: float, sigma: float) -> None:
-    assert TABLE.sigma_of(timestep) == pytest.approx(sigma, rel=1e-6)
-
-
-def test_whole_timesteps_survive_the_way_to_levels_and_back_exactly() -> None:
-    assert [TABLE.timestep_of(TABLE.sigma_of(t)) for t in range(1000)] == list(range(1000))
-
-
-@given(st.floats(0, 999))
-def test_fractional_timesteps_survive_the_way_to_levels_and_back(timestep: float) -> None:
-    assert TABLE.timestep_of(TABLE.sigma_of(timestep)) == pytest.approx(timestep, abs=1e-6)
 
 
 @given(st.integers(1, 2000))

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from darkroom.sampling.names import get_sampler
 from darkroom.sampling.noise import ImageNoise
+from darkroom.sampling.options import NO_OPTIONS
 from darkroom.sampling.samplers import Solver
-from darkroom.sampling.schedules import NoiseTable
 from darkroom.sampling.steps import Eval, Knobs, Steps
+from darkroom.sampling.tables import NoiseTable, noise_table
 
 TABLE = NoiseTable.scaled_linear()
+CURVE = noise_table(NO_OPTIONS, get_sampler("UniPC"))
 Model = Callable[[Tensor, float], Tensor]
 
 
@@ -38,14 +41,17 @@ class Run:
     questions: list[Eval] = field(default_factory=list)
 
 
-def drive(steps: Steps, model: Model) -> Run:
-    """Answer every question with the model's x0."""
+def drive(steps: Steps, model: Model, unguided: Model | None = None) -> Run:
+    """Answer every question with the model's x0, and questions for a pair with the other model's as well."""
     questions: list[Eval] = []
     try:
         question = next(steps)
         while True:
             questions.append(question)
-            question = steps.send(model(question.x, question.sigma))
+            answer = model(question.x, question.sigma)
+            if question.pair:
+                answer = torch.stack([answer, (unguided or model)(question.x, question.sigma)])
+            question = steps.send(answer)
     except StopIteration as end:
         return Run(end.value, questions)
 
@@ -57,8 +63,14 @@ def toy(x: Tensor, sigma: float) -> Tensor:
 
 def toy_eps(x: Tensor, sigma: float) -> Tensor:
     """A nonlinear noise prediction on unit-variance inputs, as an x0."""
-    timestep = TABLE.timestep_of(sigma)
+    timestep = CURVE.timestep_of(sigma)
     return x - sigma * torch.tanh(x / math.hypot(1, sigma)) * (0.1 + 0.9 * timestep / 1000)
+
+
+def unguided_eps(x: Tensor, sigma: float) -> Tensor:
+    """What `toy_eps` is without guidance."""
+    timestep = CURVE.timestep_of(sigma)
+    return x - sigma * torch.sin(x / math.hypot(1, sigma)) * (0.2 + 0.8 * timestep / 1000)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,157 @@
+"""Which adapters, autoencoders, embeddings and hypernetworks there are. Reads folders through `nets`; no tensors here
+but those of embeddings, which are read to learn their size.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+
+from darkroom.errors import BadModelFile
+from darkroom.jobs.networks import AdapterInfo, EmbeddingInfo, HypernetworkInfo, VaeInfo
+from darkroom.jobs.spec import Emphasis
+from darkroom.nets import shelves
+from darkroom.nets.catalog import Hashes
+from darkroom.nets.shelves import SmallFile
+from darkroom.nets.tokenizer import ClipTokenizer
+from darkroom.prompt.attention import segments
+from darkroom.prompt.chunks import Concept, Vocabulary, chunk, glossary, used_concepts
+from darkroom.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class SmallNetworks:
+    """What the settings' folders hold, as of the last look. Thread-safe; embeddings are read when first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._hashes = Hashes(settings.data_dir / "small-hashes.json")
+        self._lock = RLock()
+        self._adapters: list[SmallFile] = []
+        self._vaes: list[SmallFile] = []
+        self._hypernetworks: list[SmallFile] = []
+        self._embeddings: dict[str, EmbeddingInfo | None] = {}
+        self._embeddings_seen: object = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at all folders again."""
+        settings = self._settings
+        with self._lock:
+            self._adapters = shelves.adapters(settings.adapter_folders)
+            self._vaes = shelves.autoencoders([settings.checkpoint_dir], settings.vae_folders)
+            self._hypernetworks = shelves.hypernetworks(settings.hypernetwork_folders)
+            self._embeddings_seen = None
+
+    def adapters(self) -> list[AdapterInfo]:
+        """The adapters in natural order."""
+        return [_adapter(file) for file in self._adapters]
+
+    def find_adapter(self, name: str) -> AdapterInfo | None:
+        """The adapter of a name or alias; looks at the folders again for one that is not known."""
+        file = shelves.find_adapter(self._adapters, name)
+        if file is None or not Path(file.filename).is_file():
+            with self._lock:
+                self._adapters = shelves.adapters(self._settings.adapter_folders)
+            file = shelves.find_adapter(self._adapters, name)
+        return _adapter(file) if file else None
+
+    def adapter_hash(self, name: str) -> str | None:
+        """Twelve digits for an adapter's key, computed if they are not known; None if the file cannot be read."""
+        file = next((file for file in self._adapters if file.name == name), None)
+        try:
+            return shelves.adapter_hash(file, self._hashes) if file else None
+        except OSError as error:
+            log.warning("%s: no hash: %s", name, error)
+            return None
+
+    def autoencoders(self) -> list[VaeInfo]:
+        """The autoencoders, those among the checkpoints first."""
+        return [VaeInfo(name=file.name, filename=file.filename) for file in self._vaes]
+
+    def vae_hash(self, name: str) -> str | None:
+        """The first ten digits of an autoencoder's SHA-256; None if the file cannot be read."""
+        file = next((file for file in self._vaes if file.name == name), None)
+        try:
+            return self._hashes.get(Path(file.filename))[:10] if file else None
+        except OSError as error:
+            log.warning("%s: no hash: %s", name, error)
+            return None
+
+    def hypernetworks(self) -> list[HypernetworkInfo]:
+        """The hypernetworks in natural order."""
+        return [HypernetworkInfo(name=file.name, filename=file.filename) for file in self._hypernetworks]
+
+    def embeddings(self) -> list[EmbeddingInfo]:
+        """The embeddings that can be read, by lower-case name. Their folders are looked at again when they change."""
+        with self._lock:
+            seen = tuple(_modified(folder) for folder in self._settings.embedding_folders)
+            if seen != self._embeddings_seen:
+                self._read_embeddings()
+                self._embeddings_seen = seen
+            found = {info.name: info for info in self._embeddings.values() if info}
+        return sorted(found.values(), key=lambda info: info.name.lower())
+
+    def find_embeddings(
+        self, width: int | None, texts: Sequence[str], emphasis: Emphasis, comma_backtrack: int
+    ) -> list[EmbeddingInfo]:
+        """The embeddings of a width (None: of any) that stand in texts encoded together, in order, each once."""
+        known = {info.name: info for info in self.embeddings() if width in (None, info.width)}
+        if not known:
+            return []
+        tokenize = self._tokenizer.tokenize
+        concepts = glossary(
+            Concept(name=info.name, tokens=tuple(tokenize(info.name)), vectors=info.vectors) for info in known.values()
+        )
+        clip = Vocabulary()
+        chunked = [chunk(segments(text, emphasis), tokenize, clip, comma_backtrack, concepts) for text in texts]
+        return [known[name] for name in used_concepts(chunked)]
+
+    @cached_property
+    def _tokenizer(self) -> ClipTokenizer:
+        return ClipTokenizer()
+
+    def _read_embeddings(self) -> None:
+        """Read the files that are new or have changed."""
+        known = self._embeddings
+        self._embeddings = {
+            file.state: known[file.state] if file.state in known else self._describe(file)
+            for file in shelves.embeddings(self._settings.embedding_folders)
+        }
+
+    def _describe(self, file: SmallFile) -> EmbeddingInfo | None:
+        # torch comes in with it: by the time that somebody asks for embeddings the device thread has loaded it anyway.
+        from darkroom.nets.embeddings import read_embedding
+
+        path = Path(file.filename)
+        try:
+            embedding = read_embedding(path)
+            digits = self._hashes.get(path)
+        except (BadModelFile, OSError) as error:
+            log.warning("%s: left out: %s", path, error)
+            return None
+        if embedding is None:
+            return None
+        return EmbeddingInfo(
+            name=embedding.name if path.suffix.lower() in shelves.PICTURES and embedding.name else file.name,
+            filename=file.filename,
+            short_hash=digits[:12],
+            vectors=embedding.vectors,
+            width=embedding.width,
+            step=embedding.step,
+            sd_checkpoint=embedding.sd_checkpoint,
+            sd_checkpoint_name=embedding.sd_checkpoint_name,
+        )
+
+
+def _adapter(file: SmallFile) -> AdapterInfo:
+    return AdapterInfo(name=file.name, alias=file.alias, filename=file.filename, metadata=file.metadata)
+
+
+def _modified(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0

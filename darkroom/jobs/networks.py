@@ -1,0 +1,48 @@
+"""The small networks and autoencoders that the engine can use beside a checkpoint, as others see them. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterInfo:
+    """A file of the LoRA family. `name` is its key; `alias` another name for it, from its metadata."""
+
+    name: str
+    alias: str
+    filename: str
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaeInfo:
+    """An autoencoder that has a file of its own; `name` is the file's and its key."""
+
+    name: str
+    filename: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingInfo:
+    """A textual-inversion embedding: `vectors` of `width` (that of all text encoders together).
+
+    `short_hash` are the first twelve digits of its file's SHA-256. The rest are notes of its training.
+    """
+
+    name: str
+    filename: str
+    short_hash: str
+    vectors: int
+    width: int
+    step: int | None = None
+    sd_checkpoint: str | None = None
+    sd_checkpoint_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HypernetworkInfo:
+    """A hypernetwork's file."""
+
+    name: str
+    filename: str
