@@ -11,8 +11,8 @@ from PIL import Image
 URL = os.environ.get("DARKROOM_URL", "http://127.0.0.1:7860")
 TARGET = Path(__file__).parent / "images" / "hero.png"
 PROMPTS = (
-    ("avocado", "tomato", "yellow heart", "flag of Finland", "smiling face with sunglasses", "peach"),
-    ("strawberry", "boot", "watermelon", "balloon", "tulip", "jack-o-lantern"),
+    ("puppy dog", "red apple", "rocket", "sunflower", "smiling face with sunglasses", "pizza"),
+    ("cat face", "house", "penguin on a blue background", "flag of Finland", "cupcake", "automobile"),
 )
 SIDE = 128
 

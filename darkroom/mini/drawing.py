@@ -1,7 +1,7 @@
-"""A minimal way from captions to pictures, for sample sheets and the report: encode, Euler steps with guidance, decode.
+"""A minimal way from captions to pictures, for the sample sheets of a training: encode, Euler steps, decode.
 
-Knows the three networks as diffusers and transformers have them. The server's engine does the same with far more care;
-anything of the type `Draw` can stand in for this.
+Knows the three networks as diffusers and transformers have them, half trained, outside any file. Everything else is
+drawn by the server's engine, with far more care.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,12 @@ from darkroom.mini import loop, tokenizer
 from darkroom.mini.export import TEXT_PREFIX
 from darkroom.mini.networks import NATIVE_SIZE, alphas_cumprod, build_text, build_unet, build_vae
 from darkroom.mini.norms import quicken_group_norms
-from darkroom.mini.vae_stage import to_pictures, to_tensor
+from darkroom.mini.vae_stage import to_pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawRequest:
-    """One picture that is asked for. `mask` is white where an inpainting may change `init`."""
+    """One picture that is asked for."""
 
     prompt: str
     negative: str = ""
@@ -35,11 +35,13 @@ class DrawRequest:
     pixels: int = NATIVE_SIZE
     steps: int = 20
     cfg: float = 5.0
-    init: Image.Image | None = None
-    mask: Image.Image | None = None
 
 
 Draw = Callable[[Sequence[DrawRequest]], list[Image.Image]]
+"""One picture for each request."""
+
+Repaint = Callable[[Image.Image, Image.Image, DrawRequest], Image.Image]
+"""From a picture, a mask and a request: the picture drawn anew where the mask is white."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,38 +97,13 @@ def draw_batch(networks: Networks, requests: Sequence[DrawRequest]) -> list[Imag
     noise = noise.to(device)
     cfg = torch.tensor([r.cfg for r in requests], device=device).view(-1, 1, 1, 1)
     sigmas = sigmas_for(first.steps).tolist()
-    kept = latent_of(networks, first) if first.init is not None else None
-    x = noise * sigmas[0] if kept is None else kept[0] + noise * sigmas[0]
+    x = noise * sigmas[0]
     for sigma, following in pairwise(sigmas):
         eps = predict_noise(networks, x, sigma, states, cfg)
         x = x + eps * (following - sigma)
-        if kept is not None:
-            latent, free = kept
-            x = x * free + (latent + noise * following) * (1 - free)
     with loop.autocast(device):
         drawn = networks.vae.decode(x.contiguous(memory_format=torch.channels_last)).sample
-    pictures = [Image.fromarray(picture) for picture in to_pictures(drawn)]
-    return [keep_outside(picture, request) for picture, request in zip(pictures, requests, strict=True)]
-
-
-def latent_of(networks: Networks, request: DrawRequest) -> tuple[Tensor, Tensor]:
-    """The first picture's latent and the mask at latent size, 1 where it may change."""
-    assert request.init is not None
-    assert request.mask is not None
-    image = to_tensor([np.asarray(request.init.convert("RGB"))]).to(networks.device)
-    with loop.autocast(networks.device):
-        latent = networks.vae.encode(image).latent_dist.mode().float()
-    side = request.pixels // 8
-    small = request.mask.convert("L").resize((side, side), Image.Resampling.BOX)
-    free = torch.from_numpy(np.asarray(small).copy()).to(networks.device) > 0
-    return latent, free.float()[None, None]
-
-
-def keep_outside(picture: Image.Image, request: DrawRequest) -> Image.Image:
-    """Puts the original back where the mask is black."""
-    if request.init is None or request.mask is None:
-        return picture
-    return Image.composite(picture, request.init.convert("RGB"), request.mask.convert("L"))
+    return [Image.fromarray(picture) for picture in to_pictures(drawn)]
 
 
 def drawer(networks: Networks, batch: int = 25) -> Draw:
@@ -136,9 +113,7 @@ def drawer(networks: Networks, batch: int = 25) -> Draw:
         pictures: list[Image.Image] = []
         group: list[DrawRequest] = []
         for request in requests:
-            alone = request.init is not None
-            fits = group and not alone and group[0].init is None
-            same = fits and (request.pixels, request.steps) == (group[0].pixels, group[0].steps)
+            same = group and (request.pixels, request.steps) == (group[0].pixels, group[0].steps)
             if group and (not same or len(group) >= max(1, batch * NATIVE_SIZE**2 // request.pixels**2)):
                 pictures += draw_batch(networks, group)
                 group = []

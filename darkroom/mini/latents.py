@@ -17,12 +17,12 @@ from torch import Tensor
 from darkroom.mini import loop, tokenizer
 from darkroom.mini.dataset import (
     BACKGROUNDS,
+    KINDS,
     TINTS,
     Glyph,
     Kind,
     Scene,
     caption_of,
-    draw_kind,
     make_scene,
     render,
 )
@@ -35,8 +35,8 @@ CAPTIONS = 6
 class Views:
     """Encoded views of one frame size.
 
-    latents fp16 [N, 4, S, S]; tokens int32 [N, 6, 77]; labels int16 [N, 4]: glyph, tint (-1: none), background (-1:
-    white), second glyph (-1: none).
+    latents fp16 [N, 4, S, S]; tokens int32 [N, 6, 77]; labels int16 [N, 5]: glyph, tint (-1: none), background (-1:
+    white), second glyph (-1: none), kind.
     """
 
     latents: Tensor
@@ -47,25 +47,24 @@ class Views:
         return len(self.latents)
 
 
-def label_of(scene: Scene) -> tuple[int, int, int, int]:
-    """What the auxiliary heads of the text stage must tell apart."""
+def label_of(scene: Scene, kind: Kind) -> tuple[int, int, int, int, int]:
+    """What the auxiliary heads of the text stage must tell apart, and the kind, by which views are drawn."""
     first = scene.items[0]
     tint = list(TINTS).index(first.tint) if first.tint is not None else -1
     background = list(BACKGROUNDS).index(scene.background_name) if scene.background_name is not None else -1
     other = scene.items[1].glyph if len(scene.items) > 1 else -1
-    return first.glyph, tint, background, other
+    return first.glyph, tint, background, other, KINDS.index(kind)
 
 
 def plan_scenes(
-    glyphs: Sequence[Glyph], indices: Sequence[int], views: int, seed: int, fill: bool = False
-) -> list[Scene]:
-    """`views` scenes of each of the glyphs; the first is always a single object. `fill`: only single ones."""
+    glyphs: Sequence[Glyph], indices: Sequence[int], kinds: Sequence[Kind], seed: int
+) -> list[tuple[Scene, Kind]]:
+    """A scene of each of the kinds for each of the glyphs."""
     scenes = []
-    for view in range(views):
+    for view, kind in enumerate(kinds):
         for index in indices:
             rng = loop.step_rng(seed, index, 1000 + view)
-            kind: Kind = "single" if fill or view == 0 else draw_kind(rng)
-            scenes.append(make_scene(rng, glyphs, index, kind))
+            scenes.append((make_scene(rng, glyphs, index, kind), kind))
     return scenes
 
 
@@ -112,13 +111,14 @@ def encode_scenes(
 def build_views(
     vae: AutoencoderKL,
     glyphs: Sequence[Glyph],
-    scenes: Sequence[Scene],
+    planned: Sequence[tuple[Scene, Kind]],
     pixels: int,
     seed: int,
     say: Callable[[str], None],
 ) -> Views:
     """Renders, encodes and captions the scenes."""
-    labels = torch.tensor([label_of(scene) for scene in scenes], dtype=torch.int16)
+    scenes = [scene for scene, _ in planned]
+    labels = torch.tensor([label_of(*each) for each in planned], dtype=torch.int16)
     tokens = tokens_of(glyphs, scenes, seed)
     return Views(latents=encode_scenes(vae, glyphs, scenes, pixels, say), tokens=tokens, labels=labels)
 

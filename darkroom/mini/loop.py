@@ -8,7 +8,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -20,6 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
+
+from darkroom.mini.muon import Muon
 
 T = TypeVar("T")
 Batch = TypeVar("Batch")
@@ -55,6 +57,7 @@ class Plan:
     ema_decay: float = 0.999
     clip: float = 1.0
     slower: tuple[tuple[str, float], ...] = ()  # parameters whose name begins so learn at this share of the rate
+    muon: bool = False  # for the inner matrices
     checkpoint_s: float = 180.0
     report_s: float = 20.0
     sheet_s: float = 480.0
@@ -67,7 +70,7 @@ class State:
 
     network: nn.Module
     average: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: Sequence[torch.optim.Optimizer]
     step: int = 0
     elapsed_s: float = 0.0
     recent: list[float] = field(default_factory=list)
@@ -108,20 +111,33 @@ def learning_rate(plan: Plan, step: int, progress: float) -> float:
     return plan.peak_lr * warm * (plan.final_lr + (1 - plan.final_lr) * cosine)
 
 
-def new_state(network: nn.Module, plan: Plan) -> State:
-    """A fresh start: no decay for norms, biases and embeddings."""
+def parameter_groups(network: nn.Module, plan: Plan, inner: bool) -> list[dict[str, Any]]:
+    """The inner matrices, which Muon may move, or all others, by weight decay and share of the learning rate."""
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         decayed = parameter.dim() > 1 and "embed" not in name
+        at_an_end = not decayed or any(end in name for end in (".conv_in.", ".conv_out.", "quant_conv."))
+        if inner == (at_an_end or not plan.muon):
+            continue
         scale = next((share for prefix, share in plan.slower if name.startswith(prefix)), 1.0)
         groups.setdefault((decayed, scale), []).append(parameter)
-    described = [
+    return [
         {"params": members, "weight_decay": plan.weight_decay if decayed else 0.0, "scale": scale}
         for (decayed, scale), members in groups.items()
     ]
-    optimizer = torch.optim.AdamW(described, lr=plan.peak_lr, betas=(0.9, 0.99), fused=True)
+
+
+def new_optimizers(network: nn.Module, plan: Plan) -> Iterator[torch.optim.Optimizer]:
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), and Muon where the plan wants it."""
+    yield torch.optim.AdamW(parameter_groups(network, plan, False), lr=plan.peak_lr, betas=(0.9, 0.99), fused=True)
+    if plan.muon:
+        yield Muon(parameter_groups(network, plan, True), lr=plan.peak_lr)
+
+
+def new_state(network: nn.Module, plan: Plan) -> State:
+    """A fresh start: no decay for norms, biases and embeddings."""
     average = copy.deepcopy(network).requires_grad_(False)
-    return State(network=network, average=average, optimizer=optimizer)
+    return State(network=network, average=average, optimizers=tuple(new_optimizers(network, plan)))
 
 
 def checkpoint_path(plan: Plan) -> Path:
@@ -142,7 +158,7 @@ def save(state: State, plan: Plan) -> None:
     content = {
         "network": state.network.state_dict(),
         "average": state.average.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
         "step": state.step,
         "elapsed_s": state.elapsed_s,
     }
@@ -157,7 +173,8 @@ def restore(state: State, plan: Plan) -> bool:
     content = torch.load(path, map_location="cpu", weights_only=True)
     state.network.load_state_dict(content["network"])
     state.average.load_state_dict(content["average"])
-    state.optimizer.load_state_dict(content["optimizer"])
+    for optimizer, kept in zip(state.optimizers, content["optimizers"], strict=True):
+        optimizer.load_state_dict(kept)
     state.step, state.elapsed_s = content["step"], content["elapsed_s"]
     return True
 
@@ -204,14 +221,15 @@ def agree_on_time(elapsed_s: float) -> float:
 
 def train_step(state: State, plan: Plan, loss: Tensor, progress: float) -> float:
     """One update from a loss; a step whose gradient is not finite is left out."""
-    for group in state.optimizer.param_groups:
+    for group in (group for optimizer in state.optimizers for group in optimizer.param_groups):
         group["lr"] = learning_rate(plan, state.step, progress) * group["scale"]
-    state.optimizer.zero_grad(set_to_none=True)
+    state.network.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     share_gradients(state.network)
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), plan.clip)
     if torch.isfinite(norm):
-        state.optimizer.step()
+        for optimizer in state.optimizers:
+            optimizer.step()
         update_average(state, plan.ema_decay)
     state.step += 1
     return float(loss.detach())

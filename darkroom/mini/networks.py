@@ -13,6 +13,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 NATIVE_SIZE = 128
 LATENT_SIZE = NATIVE_SIZE // 8
+# Larger frames fall apart into several objects: they are laid out at the native size and refined.
+LARGEST_SIZE = NATIVE_SIZE
 TEXT_WIDTH = 128
 TEXT_LAYERS = 3
 HEAD_WIDTH = 64
@@ -143,4 +145,4 @@ def ldm_config(scale_factor: float = 1.0) -> dict[str, Any]:
         "cond_stage_config": {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder", "params": text},
     }
     model = {"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": params}
-    return {"model": model, "darkroom": {"native_size": NATIVE_SIZE}}
+    return {"model": model, "darkroom": {"native_size": NATIVE_SIZE, "largest_size": LARGEST_SIZE}}

@@ -20,15 +20,19 @@ from transformers import CLIPTextModel
 
 from darkroom.engine.allocator import keep_freed_memory
 from darkroom.mini import drawing, export, latents, loop, text_stage, tokenizer, unet_stage, vae_stage
-from darkroom.mini.dataset import Glyph, load_glyphs
+from darkroom.mini.dataset import EXTRA_NAMES, Glyph, Kind, is_common, load_glyphs
 from darkroom.mini.networks import TextAndUnet, build_text, build_vae
 from darkroom.mini.norms import quicken_group_norms
 
 STAGES = ("vae", "cache", "text", "unet", "decoder")
 UNPACK, START_TEXT, START_UNET = "unpack", "start-text.pt", "start-unet.pt"
 MINUTES = {"vae": 30.0, "text": 4.0, "unet": 80.0, "decoder": 10.0}
-# Frame size, views of a glyph, every how manieth glyph, only single objects that fill the frame.
-CACHES = ((128, 10, 1, False), (256, 1, 1, True), (512, 1, 4, True))
+# The views of a glyph by frame size. Of the largest frames, which are dear, only those of what people ask for.
+CACHES: tuple[tuple[int, tuple[Kind, ...]], ...] = (
+    (128, ("single", "coloured", "tinted", "pair", "pair", "moved", "moved", "moved", "placed", "placed")),
+    (256, ("single",)),
+    (512, ("single",)),
+)
 SHEET_PROMPTS = (
     "puppy dog", "cat", "apple", "red apple", "rocket", "pizza", "guitar", "flag of japan", "tiger", "house",
     "a cat and a red apple", "a blue dog", "sunflower on a blue background", "face with tears of joy", "octopus",
@@ -61,6 +65,7 @@ class Settings:
             warmup_steps=warmup_steps,
             ema_decay=more.get("ema_decay", 0.999),
             hold=more.get("hold", 0.0),
+            muon=name in {"unet", "decoder"},
             slower=(("text.", more["text_scale"]),) if "text_scale" in more else (),
         )
 
@@ -87,7 +92,8 @@ def whiten(settings: Settings, glyphs: Sequence[Glyph]) -> None:
     vae = vae.to(settings.device, memory_format=torch.channels_last)
     quicken_group_norms(vae)
     some = range(0, len(glyphs), max(1, len(glyphs) // 500))
-    encoded = latents.encode_scenes(vae, glyphs, latents.plan_scenes(glyphs, some, 2, settings.seed), 128, tell)
+    scenes = [scene for scene, _ in latents.plan_scenes(glyphs, some, ("single", "moved"), settings.seed)]
+    encoded = latents.encode_scenes(vae, glyphs, scenes, 128, tell)
     latents.fold_whitening(vae, *latents.whitening(encoded))
     loop.write_atomically(settings.out / "vae-final.pt", lambda path: torch.save(vae.state_dict(), path))
 
@@ -102,16 +108,24 @@ def tell(line: str) -> None:
     print(time.strftime("%H:%M:%S", time.gmtime()), line, flush=True)
 
 
+def shown_at(pixels: int, glyphs: Sequence[Glyph]) -> list[int]:
+    """The objects of which there are views of this size."""
+    if pixels < 512:
+        return list(range(len(glyphs)))
+    common = [index for index, glyph in enumerate(glyphs) if is_common(glyph.text)]
+    return [index for n, index in enumerate(common) if n % 2 == 0 or glyphs[index].text in EXTRA_NAMES]
+
+
 def cache_views(settings: Settings, glyphs: Sequence[Glyph]) -> None:
     """This process's share of the views."""
     vae = load_vae(settings)
     mine, everyone = loop.rank(), loop.world()
-    for pixels, views, every, fill in CACHES:
+    for pixels, kinds in CACHES:
         path = cache_path(settings, pixels, mine)
         if path.exists() and settings.resume:
             continue
-        indices = range(0, len(glyphs), every)[mine::everyone]
-        scenes = latents.plan_scenes(glyphs, indices, views, settings.seed, fill)
+        indices = shown_at(pixels, glyphs)[mine::everyone]
+        scenes = latents.plan_scenes(glyphs, indices, kinds, settings.seed)
         built = latents.build_views(vae, glyphs, scenes, pixels, settings.seed + mine, tell)
         latents.save_views(built, path)
 
@@ -184,7 +198,7 @@ def write_everything(settings: Settings, model: TextAndUnet, used: Tensor, vae: 
 
 def train_unet(settings: Settings, glyphs: Sequence[Glyph]) -> None:  # noqa: ARG001 - all stages are called alike
     """The diffusion stage."""
-    plan = settings.plan("unet", 1.2e-3, warmup_steps=200, text_scale=0.4, ema_decay=0.998, hold=0.6)
+    plan = settings.plan("unet", 1.6e-3, warmup_steps=200, text_scale=0.4, ema_decay=0.998, hold=0.72)
     vae, cached = load_vae(settings), read_cache(settings)
 
     def draw_sheet(state: loop.State) -> None:
@@ -203,7 +217,7 @@ def train_unet(settings: Settings, glyphs: Sequence[Glyph]) -> None:  # noqa: AR
 
 def train_decoder(settings: Settings, glyphs: Sequence[Glyph]) -> None:
     """The last stage: the autoencoder's second half once more."""
-    plan = settings.plan("decoder", 4e-4)
+    plan = settings.plan("decoder", 1e-3, ema_decay=0.995, hold=0.4)
     vae = vae_stage.train_decoder(load_vae(settings), glyphs, plan, settings.device, settings.resume)
     if loop.rank() == 0:
         path = settings.out / "vae-final.pt"

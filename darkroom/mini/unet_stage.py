@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from darkroom.mini import loop
+from darkroom.mini.dataset import KIND_SHARES
 from darkroom.mini.latents import Views
-from darkroom.mini.networks import TIMESTEPS, TextAndUnet, alphas_cumprod, build_unet
+from darkroom.mini.networks import LATENT_SIZE, TIMESTEPS, TextAndUnet, alphas_cumprod, build_unet
 from darkroom.mini.norms import quicken_group_norms
 
 DROP_CAPTION = 0.1
@@ -21,37 +22,48 @@ SNR_GAMMA = 5.0
 # Gives errors of the picture a weight at high noise too. There the caption alone decides, and noise prediction counts
 # an error of the picture by its SNR, next to nothing: right colours then come long before right shapes.
 SNR_FLOOR = 0.2
-# So many rows are swapped for plain ones, single objects on white, which the views hold at about 70 %.
-PLAIN_SHARE = 0.35
 # Where a sampler starts, from noise with no trace of a picture.
 PURE_NOISE_FROM = 960
-PURE_NOISE_SHARE = 0.4
+PURE_NOISE_SHARE = 0.6
+# Large frames are trained below this timestep alone.
+REFINED_BELOW = 500
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # latents, tokens, timesteps, noise, pure
 
 
-def draw_timesteps(size: int, rng: torch.Generator) -> Tensor:
-    """Half uniform, half above 350: what a picture shows is decided at mid and high noise."""
+def draw_timesteps(size: int, side: int, rng: torch.Generator) -> Tensor:
+    """Half uniform, half from 350 up: what a picture shows is decided at mid and high noise.
+
+    Frames of more latents on a side than the native ones are trained at low noise alone, where a second pass refines
+    an enlarged picture. Laying out large frames is beyond a network of two levels: trying cost the native size much and
+    gave no clean object.
+    """
+    if side > LATENT_SIZE:
+        return (torch.rand(size, generator=rng) * REFINED_BELOW).long()
     low = torch.where(torch.rand(size, generator=rng) < 0.5, 0, 350)
     return low + (torch.rand(size, generator=rng) * (TIMESTEPS - low)).long()
 
 
-def plain_rows(views: Views, rows: Tensor) -> Tensor:
-    """For each row one of a single, untinted object on white: itself, or the next such row."""
-    plain = (views.labels[:, 1:] == -1).all(dim=1).nonzero().flatten()
-    return plain[torch.searchsorted(plain, rows).clamp_max(len(plain) - 1)]
+def draw_rows(views: Views, size: int, rng: torch.Generator) -> Tensor:
+    """Rows of the views, the kinds by their shares."""
+    kinds = views.labels[:, -1].long()
+    shares = torch.tensor(tuple(KIND_SHARES.values()))
+    counts = torch.bincount(kinds, minlength=len(shares))
+    chosen = torch.multinomial(torch.where(counts > 0, shares, 0.0), size, replacement=True, generator=rng)
+    starts = counts.cumsum(0) - counts
+    within = (torch.rand(size, generator=rng, dtype=torch.float64) * counts[chosen]).long()
+    return kinds.argsort(stable=True)[starts[chosen] + within]
 
 
 def make_batch(views: Views, empty: Tensor, seed: int, step: int, size: int, worker: int) -> Batch:
     """Random views, a caption each or none, timesteps and noise."""
     rng = loop.torch_rng(seed, step, 700 + worker)
-    rows = torch.randint(len(views), (size,), generator=rng)
-    rows = torch.where(torch.rand(size, generator=rng) < PLAIN_SHARE, plain_rows(views, rows), rows)
+    rows = draw_rows(views, size, rng)
     which = torch.randint(views.tokens.shape[1], (size,), generator=rng)
     dropped = torch.rand(size, generator=rng) < DROP_CAPTION
     tokens = torch.where(dropped[:, None], empty, views.tokens[rows, which]).long()
     latents = views.latents[rows].float()
-    times = draw_timesteps(size, rng)
+    times = draw_timesteps(size, latents.shape[-1], rng)
     noise = torch.randn(latents.shape, generator=rng)
     pure = (times >= PURE_NOISE_FROM) & (torch.rand(size, generator=rng) < PURE_NOISE_SHARE)
     return latents, tokens, times, noise, pure
@@ -96,17 +108,21 @@ def build(text: CLIPTextModel) -> TextAndUnet:
 
 
 def choose_views(views: Sequence[Views], shares: Sequence[float], seed: int, step: int, progress: float) -> int:
-    """Which frame size a step trains on: the native one until `LATE`, then by the shares."""
+    """Which frame size a process trains on in a step: the native one until `LATE`, then by the shares.
+
+    The processes choose for themselves, so that most steps hold many native rows beside the few large ones.
+    """
     if len(views) == 1 or progress < LATE:
         return 0
     wanted = np.asarray(shares) / sum(shares)
-    return int(loop.step_rng(seed, step, 9).choice(len(views), p=wanted))
+    return int(loop.step_rng(seed, step, 9 + loop.rank()).choice(len(views), p=wanted))
 
 
-LATE = 0.8
-# Captions are short; three steps of four leave out most of the padding, which costs a tenth of the time.
+LATE = 0.5
+SIZE_SHARES = (0.93, 0.03, 0.04)  # of the late steps, at 128, 256 and 512
+# Captions are short; until the end, three steps of four leave out most of the padding, a tenth of the time.
 SHORT = 32
-SIZE_SHARES = (0.6, 0.22, 0.18)  # of the late steps, at 128, 256 and 512
+SHORT_UNTIL = 0.85
 
 
 def train(
@@ -138,7 +154,7 @@ def train(
 
     def loss_of(step: int, batch: Batch, progress: float) -> tuple[Tensor, int]:
         latents, tokens, times, noise, pure = (part.to(device) for part in batch)
-        seen = tokens if step % 4 == 0 or progress >= LATE else tokens[:, :SHORT].contiguous()
+        seen = tokens if step % 4 == 0 or progress >= SHORT_UNTIL else tokens[:, :SHORT].contiguous()
         return noise_loss(model, (latents, seen, times, noise, pure), alphas), len(tokens)
 
     loop.run(state, plan, batch_of, loss_of, draw_sheet)

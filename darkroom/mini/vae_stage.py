@@ -21,7 +21,7 @@ from darkroom.mini.norms import quicken_group_norms
 KL_WEIGHT = 1e-5
 EDGE_WEIGHT = 0.5
 COLOUR_WEIGHT = 1.0
-DECODER_NOISE = 0.05
+DECODER_NOISE = 0.2
 # The posterior begins narrow: with a wide one most latent channels are drowned in noise and are slow to be used.
 LOG_VARIANCE = -5.0
 
@@ -157,6 +157,12 @@ def train(glyphs: Sequence[Glyph], plan: loop.Plan, device: torch.device, resume
     return state.average
 
 
+def sampler_errors(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    """Noise such as a sampler leaves in latents [B, 4, S, S]: up to `DECODER_NOISE`, another level for each picture."""
+    level = DECODER_NOISE * torch.rand((shape[0], 1, 1, 1), generator=rng)
+    return level * torch.randn(shape, generator=rng)
+
+
 def frame_batch(glyphs: Sequence[Glyph], seed: int, step: int, worker: int) -> Tensor:
     """Whole frames, of 128 mostly: what the finished decoder will be asked for."""
     rng = loop.step_rng(seed, step, 50 + worker)
@@ -170,7 +176,7 @@ def decoder_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor) -> Tensor:
     with loop.autocast(images.device):
         with torch.no_grad():
             latents = vae.encode(images).latent_dist.mode().float()
-        drawn = vae.decode(latents + DECODER_NOISE * noise.to(latents.device)).sample
+        drawn = vae.decode(latents + noise.to(latents.device)).sample
     return reconstruction_loss(drawn.float(), images)
 
 
@@ -189,7 +195,7 @@ def train_decoder(
 
     def loss_of(step: int, images: Tensor, _progress: float) -> tuple[Tensor, int]:
         side = images.shape[-1] // 8
-        noise = torch.randn((len(images), 4, side, side), generator=loop.torch_rng(plan.seed, step, 60 + mine))
+        noise = sampler_errors((len(images), 4, side, side), loop.torch_rng(plan.seed, step, 60 + mine))
         return decoder_loss(vae, images.to(device), noise), len(images)
 
     loop.run(state, plan, lambda step: frame_batch(glyphs, plan.seed, step, mine), loss_of)

@@ -51,6 +51,28 @@ def test_two_objects_stand_side_by_side(glyphs: Sequence[Glyph]) -> None:
     assert " and " in caption
 
 
+def test_a_name_alone_always_means_the_same_picture(glyphs: Sequence[Glyph]) -> None:
+    scenes = [dataset.make_scene(np.random.default_rng(seed), glyphs, 7, "single") for seed in range(3)]
+    assert scenes[0] == scenes[1] == scenes[2]
+    assert scenes[0].background == WHITE
+
+
+def test_every_kind_of_scene_shows_its_object(glyphs: Sequence[Glyph]) -> None:
+    rng = np.random.default_rng(3)
+    for kind in dataset.KINDS:
+        scene = dataset.make_scene(rng, glyphs, 7, kind)
+        assert scene.items[0].glyph == 7
+        assert (len(scene.items) == 2) == (kind == "pair")
+        assert (scene.items[0].tint is not None) == (kind == "tinted")
+        if kind == "coloured":
+            assert scene.background_name is not None
+
+
+def test_single_characters_are_common_and_joined_ones_are_not() -> None:
+    assert all(map(dataset.is_common, ("🐶", "❤️", "🚀")))
+    assert not any(map(dataset.is_common, ("🇩🇪", "👩‍🚀", "5️⃣")))
+
+
 def test_a_named_background_fills_the_corners_and_is_named(glyphs: Sequence[Glyph]) -> None:
     item = Item(glyph=0, x=0.5, y=0.5, size=0.6)
     scene = Scene(items=(item,), background=BACKGROUNDS["blue"], background_name="blue")

@@ -32,15 +32,17 @@ def test_apples_are_counted_seed_by_seed() -> None:
 
 
 def test_a_change_outside_the_mask_is_counted() -> None:
-    def honest(requests: Sequence[DrawRequest]) -> list[Image.Image]:
-        [request] = requests
-        return [drawing.keep_outside(flat((200, 40, 40)), request) if request.init else flat((0, 0, 0))]
+    def draw(requests: Sequence[DrawRequest]) -> list[Image.Image]:
+        return [flat((0, 0, 0)) for _ in requests]
 
-    def careless(requests: Sequence[DrawRequest]) -> list[Image.Image]:
-        return [flat((200, 40, 40)) if requests[0].init else flat((0, 0, 0))]
+    def honest(before: Image.Image, mask: Image.Image, _request: DrawRequest) -> Image.Image:
+        return Image.composite(flat((200, 40, 40)), before, mask)
 
-    assert report.draw_inpaint(honest)[1] == 0
-    assert report.draw_inpaint(careless)[1] == 16 * 32
+    def careless(_before: Image.Image, _mask: Image.Image, _request: DrawRequest) -> Image.Image:
+        return flat((200, 40, 40))
+
+    assert report.draw_inpaint(draw, honest)[1] == 0
+    assert report.draw_inpaint(draw, careless)[1] == 16 * 32
 
 
 def test_sigmas_begin_at_the_noisiest_level_and_end_at_zero() -> None:
