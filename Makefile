@@ -14,7 +14,7 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install dev test check format bench parity mini-report settings-doc lock clean
+.PHONY: help serve install dev test check format bench parity mini-report settings-doc api-doc fuzz lock clean
 
 help:
 	@echo "make serve         serve on http://127.0.0.1:7860 (ARGS=... are passed on)"
@@ -24,6 +24,8 @@ help:
 	@echo "make parity        compare with the original program's recorded pictures, write docs/parity.md"
 	@echo "make mini-report   judge the embedded model, write docs/mini.md"
 	@echo "make settings-doc  write docs/settings.md from the settings themselves"
+	@echo "make api-doc       write docs/openapi.json and the reference in docs/api.md from the routes"
+	@echo "make fuzz          ten minutes of generated requests against a server of its own"
 	@echo "make format        format and mend what the linter can mend"
 	@echo "make lock          write requirements.lock from what is installed"
 	@echo "make clean         remove .venv and caches"
@@ -71,6 +73,12 @@ mini-report: $(DEV)
 
 settings-doc: $(DEV)
 	$(BIN)/python docs/generate.py
+
+api-doc: $(DEV)
+	$(BIN)/python docs/generate_api.py
+
+fuzz: $(DEV)
+	DARKROOM_FUZZ_S=600 $(BIN)/python -m pytest tests/e2e/test_fuzz.py -s $(ARGS)
 
 # A local version label such as +cpu names a build, not a version: the lock leaves it out.
 lock: $(DEV)

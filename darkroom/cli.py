@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from darkroom import __version__
+from darkroom import __version__, accounts
+from darkroom.accounts import check_access
 from darkroom.errors import DarkroomError
-from darkroom.settings import ENV_PREFIX, Options, Settings
+from darkroom.options.store import Options
+from darkroom.settings import ENV_PREFIX, Settings
 
 if TYPE_CHECKING:
     from darkroom.api.convert import Prepared
@@ -30,15 +32,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(accounts.users, name="user")
+app.add_typer(accounts.keys, name="key")
 console = Console(stderr=True)
 
 _SERVER_ONLY = frozenset(
     {
         "host",
         "port",
-        "root_path",
+        "listen",
+        "subpath",
+        "tls_keyfile",
+        "tls_certfile",
         "api_auth",
+        "api_auth_file",
+        "insecure_no_auth",
+        "allowed_hosts",
+        "strict",
         "cors_allow_origins",
+        "cors_allow_origins_regex",
         "api_server_stop",
         "max_queue",
         "max_body_bytes",
@@ -144,21 +156,27 @@ def serve(*, settings: Settings) -> None:
     from darkroom.api.app import create_app
     from darkroom.engine.local import LocalEngine
 
+    check_access(settings)
+
     def create() -> FastAPI:
         return create_app(settings, LocalEngine(settings), Options(settings.options_file))
 
     config = uvicorn.Config(
         create,
         factory=True,
-        host=settings.host,
+        host=settings.bind_host,
         port=settings.port,
+        root_path=settings.root_path,
+        ssl_keyfile=settings.tls_keyfile,
+        ssl_certfile=settings.tls_certfile,
         log_level=settings.log_level,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=_DRAIN_S,
     )
-    with _bind(settings.host, settings.port) as bound:
+    scheme = "https" if settings.tls_certfile else "http"
+    with _bind(settings.bind_host, settings.port) as bound:
         host, port = bound.getsockname()[:2]
-        console.print(f"Darkroom listens on http://{f'[{host}]' if ':' in host else host}:{port}", highlight=False)
+        console.print(f"Darkroom listens on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", highlight=False)
         uvicorn.Server(config).run(sockets=[bound])
 
 
@@ -287,6 +305,6 @@ def _write(prepared: "Prepared", event: "Event", output: Path) -> list[Path]:
         path = output if len(shots) == 1 else output.with_stem(f"{output.stem}-{place}")
         path.parent.mkdir(parents=True, exist_ok=True)
         file_format = formats.get(path.suffix.lower(), "png")
-        path.write_bytes(encode_shot(shot, prepared, prepared.options, file_format=file_format))
+        path.write_bytes(encode_shot(shot, prepared, file_format=file_format))
         written.append(path)
     return written

@@ -84,12 +84,13 @@ def read_json(value: Any) -> Any:
     return value
 
 
-def read_list(value: object) -> object:
+def read_list(value: object) -> list[Any]:
     """A JSON array."""
     _refuse_null(value)
     if not isinstance(value, list):
         raise PydanticCustomError("type_error.list", "value is not a valid list")
-    return read_json(value)
+    read_json(value)
+    return value
 
 
 def read_object(value: object) -> object:

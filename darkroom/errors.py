@@ -6,8 +6,12 @@ allowed
 │   ├── LimitExceeded               422  limit_exceeded    a number above a configured limit
 │   ├── BadImage                    422  bad_image         a picture that cannot or must not be decoded
 │   └── UnknownName                 404  unknown_name      a model, sampler or job that does not exist
+├── NotStrict                       422  not_strict        --strict: something that would only have drawn a warning
 ├── Unauthorized                    401  unauthorized
-├── Busy                            503  busy              the queue is full
+├── Forbidden                       403  forbidden         a web page that may not use this server
+├── ComeAgain                       429  busy              not now: `Retry-After` says after how many seconds
+│   ├── Busy                        429  busy              the queue is full
+│   └── TooManyAttempts             429  too_many_attempts too many wrong passwords from one address
 ├── BadModelFile                    500  bad_model_file    a file in the models folder that cannot be used
 ├── NotANumberError             500  not_a_number      a network's answer is no number in the format it computes in
 ├── OutOfDeviceMemory               503  out_of_memory     one image does not fit the device, even alone
@@ -64,6 +68,13 @@ class UnknownName(BadRequest):
         super().__init__(field, value, "known: " + ", ".join(near) if near else "there is none yet")
 
 
+class NotStrict(DarkroomError):
+    """A request that is served with a warning, unless the operator wants none such (`--strict`)."""
+
+    http_status = 422
+    code = "not_strict"
+
+
 class Unauthorized(DarkroomError):
     """Wrong or missing credentials."""
 
@@ -71,11 +82,32 @@ class Unauthorized(DarkroomError):
     code = "unauthorized"
 
 
-class Busy(DarkroomError):
-    """The queue is full; try again later."""
+class Forbidden(DarkroomError):
+    """A request that a web page of somebody else's makes, or one under a name that this server does not go by."""
 
-    http_status = 503
+    http_status = 403
+    code = "forbidden"
+
+
+class ComeAgain(DarkroomError):
+    """Not now; the same request may succeed after `retry_after_s` seconds."""
+
+    http_status = 429
     code = "busy"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class Busy(ComeAgain):
+    """The queue is full."""
+
+
+class TooManyAttempts(ComeAgain):
+    """Too many wrong passwords from one address."""
+
+    code = "too_many_attempts"
 
 
 class BadModelFile(DarkroomError):

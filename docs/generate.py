@@ -1,12 +1,16 @@
 """Writes docs/settings.md from the settings themselves: `make settings-doc`."""
 
-from pathlib import Path, PurePath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from darkroom.settings import CONFIG_NAME, ENV_PREFIX, NO_EFFECT_YET, OptionValues, Settings
+from darkroom.options.kinds import Option
+from darkroom.options.table import SECTIONS
+from darkroom.options.values import STEERING
+from darkroom.settings import CONFIG_NAME, ENV_PREFIX, Settings
 
 TARGET = Path(__file__).parent / "settings.md"
 
@@ -37,19 +41,32 @@ MIDDLE = """
 ## Options
 
 What clients may change while the server runs: `POST /sdapi/v1/options` for everybody, from then on and after a restart
-(they are kept in `config.json` in the data folder), or `override_settings` for one request. Names and defaults are
-A1111's. Options marked † are accepted and kept because clients expect them, and have no effect yet.
+(they are kept in `config.json` in the data folder), or `override_settings` for one request. Every job keeps the options
+that it was admitted with. Names, defaults and order are A1111's; values are checked, where A1111 keeps whatever it is
+sent. A choice may be written in any letter case.
 
-| option | default | allowed |
-|---|---|---|
+† Accepted, kept and given back because clients expect it, and without effect here; setting it to anything else than its
+default is answered with its name in `X-Darkroom-Ignored`.<br>
+‡ Not to be changed by clients. The `api_` options are changed in `config.json`, before the start.
+"""
+
+OPTIONS_HEAD = """
+### {title}
+
+| option | default | allowed | what it decides |
+|---|---|---|---|
 """
 
 
 def page() -> str:
     """The whole page."""
     settings = "".join(setting_row(name, field) for name, field in Settings.model_fields.items())
-    options = "".join(option_row(name, field) for name, field in OptionValues.model_fields.items())
-    return HEAD + settings + MIDDLE + options
+    return HEAD + settings + MIDDLE + "".join(section(title, options) for title, options in SECTIONS.items())
+
+
+def section(title: str, options: Mapping[str, Option]) -> str:
+    """One section of the options."""
+    return OPTIONS_HEAD.format(title=title) + "".join(option_row(name, option) for name, option in options.items())
 
 
 def setting_row(name: str, field: FieldInfo) -> str:
@@ -66,10 +83,10 @@ def setting_row(name: str, field: FieldInfo) -> str:
     return f"| {' | '.join(str(cell) for cell in cells)} |\n"
 
 
-def option_row(name: str, field: FieldInfo) -> str:
+def option_row(name: str, option: Option) -> str:
     """One option."""
-    mark = " †" if name in NO_EFFECT_YET else ""
-    return f"| `{name}`{mark} | {shown(field.default)} | {allowed(field)} |\n"
+    mark = " ‡" if option.fixed else "" if name in STEERING else " †"
+    return f"| `{name}`{mark} | {shown(option.default)} | {option.allowed} | {option.about} |\n"
 
 
 def shown(value: Any) -> str:
@@ -78,9 +95,12 @@ def shown(value: Any) -> str:
         value = value.get_secret_value()
     if value is None or value == "":
         return "none"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{item}`" for item in value) or "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    return f"`{str(value) if isinstance(value, PurePath) else value}`"
+    written = str(value)
+    return f"`` {written} ``" if "`" in written else f"`{written}`"
 
 
 def allowed(field: FieldInfo) -> str:

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from darkroom.errors import BadImage, BadRequest, Busy, DarkroomError, UnknownName
+from darkroom.errors import BadImage, BadRequest, ComeAgain, DarkroomError, UnknownName
 from darkroom.scripts.registry import ScriptRefused
 
 log = logging.getLogger(__name__)
@@ -62,8 +62,8 @@ def answer_error(error: DarkroomError) -> JSONResponse:
     if isinstance(error, BadImage):
         return refuse(error.http_status, error.code, f"Invalid encoded image: {error}")
     answer = refuse(error.http_status, error.code, str(error))
-    if isinstance(error, Busy):
-        answer.headers["Retry-After"] = "1"
+    if isinstance(error, ComeAgain):
+        answer.headers["Retry-After"] = str(error.retry_after_s)
     return answer
 
 

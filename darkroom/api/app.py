@@ -21,6 +21,7 @@ from darkroom.api import (
     installation,
     interrogate,
     lists,
+    login,
     networks,
     options,
     png_info,
@@ -33,18 +34,21 @@ from darkroom.api import (
     tasks,
     training,
 )
-from darkroom.api.auth import BasicAuth
+from darkroom.api.auth import Gate, Guard
 from darkroom.api.boundary import Boundary
 from darkroom.api.context import Context
+from darkroom.api.openai import routes as openai
+from darkroom.api.origins import OriginCheck
 from darkroom.engine.client import Engine
-from darkroom.settings import Options, Settings
+from darkroom.options.store import Options
+from darkroom.settings import Settings
 
 _ROUTES = (
     generation, extras, png_info, interrogate, progress, tasks, options, lists, networks, styles, scripts, installation,
-    flags, residency, training, cards, diagnosis, simple, health,
+    flags, residency, training, cards, diagnosis, simple, health, login, openai,
 )  # fmt: skip
 
-_EXPOSED = ("X-Job-Id", "X-Seed", "X-Darkroom-Ignored", "X-Darkroom-Warnings", "X-Process-Time")
+_EXPOSED = ("X-Job-Id", "X-Seed", "X-Darkroom-Ignored", "X-Darkroom-Warnings", "X-Process-Time", "Retry-After")
 
 
 def create_app(settings: Settings, engine: Engine, options_store: Options) -> FastAPI:
@@ -59,11 +63,11 @@ def create_app(settings: Settings, engine: Engine, options_store: Options) -> Fa
         title="Darkroom",
         version=__version__,
         summary="A Stable Diffusion image server that speaks AUTOMATIC1111's API.",
-        root_path=settings.root_path,
         lifespan=lifespan,
         strict_content_type=False,  # A1111: a JSON body without a Content-Type is JSON
     )
     app.state.context = Context(settings=settings, engine=engine, options=options_store)
+    app.state.gate = Gate(settings)
     answers.install(app)
     for module in _ROUTES:
         app.include_router(module.router)
@@ -76,13 +80,15 @@ def create_app(settings: Settings, engine: Engine, options_store: Options) -> Fa
 def _add_layers(app: FastAPI, settings: Settings) -> None:
     """Innermost first: whatever a layer answers passes through those added after it."""
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
-    if settings.credentials:
-        app.add_middleware(BasicAuth, credentials=settings.credentials)
+    if settings.is_guarded:
+        app.add_middleware(Guard, gate=app.state.gate)
+    app.add_middleware(OriginCheck, settings=settings)
     app.add_middleware(Boundary)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.origins,
+        allow_origin_regex=settings.cors_allow_origins_regex or None,
         allow_methods=["*"],
         allow_headers=["*"],
         allow_credentials=True,

@@ -1,60 +1,210 @@
-"""HTTP Basic passwords in front of the API. Knows nothing of what lies behind."""
+"""Who is there: passwords and keys in front of every route. Knows nothing of what lies behind.
 
+Where credentials are set, every route asks for them but those of `OPEN`. Where none are, an Authorization header is
+nobody's business.
+"""
+
+import asyncio
 import base64
 import binascii
+import hashlib
+import logging
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from darkroom.api.answers import refuse
-from darkroom.errors import Unauthorized
+from darkroom.api.answers import answer_error
+from darkroom.api.brake import Brake
+from darkroom.api.openai import errors as openai
+from darkroom.credentials import Credentials, CredentialsError, PasswordHash, read
+from darkroom.errors import DarkroomError, Unauthorized
+from darkroom.settings import Settings
 
-PROTECTED = ("/sdapi/v1/", "/generate", "/internal/", "/sd_extra_networks/")
-OPEN = frozenset({"/internal/ping"})
+log = logging.getLogger(__name__)
+
+OPEN = frozenset({"/health", "/ready", "/internal/ping", "/docs", "/redoc", "/openapi.json", "/login"})
+"""Routes that tell nothing but that the server is there, how it is spoken to, and whether a password is right."""
+
+OPEN_BELOW = ("/static-offline-docs/",)
+"""The files of those pages."""
+
+_HASHERS = 2
+"""Passwords that are hashed at once; each takes a core and 16 MiB."""
+
+_DECOY = PasswordHash(salt=bytes(16), digest=bytes(32))
+"""What is hashed for a user who does not exist, so that time does not tell."""
 
 
-class BasicAuth:
-    """ASGI middleware that asks for a password before anything of a request's body is read.
+class Gate:
+    """Tells whether a password or a key is right; slows down whoever guesses. One for each application.
 
-    It is installed only where passwords are set: without them, an Authorization header is nobody's business.
+    A password that was right is recognised again without its costly hash, by a keyed digest that is worth nothing
+    outside this process.
     """
 
-    def __init__(self, app: ASGIApp, credentials: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, brake: Brake | None = None) -> None:
+        self.is_closed = settings.is_guarded
+        self._file = _File(settings.api_auth_file)
+        self._brake = brake or Brake()
+        self._secret = secrets.token_bytes(32)
+        self._plain = {self._digest(f"{user}:{password}".encode()) for user, password in settings.credentials.items()}
+        self._proven: set[bytes] = set()
+        self._proven_by: Credentials | None = None
+        self._proofs: dict[bytes, asyncio.Future[bool]] = {}
+        self._hashers = CapacityLimiter(_HASHERS)
+
+    async def check(self, header: str, address: str) -> None:
+        """Let an Authorization header pass, or not. Raises Unauthorized, TooManyAttempts."""
+        scheme, _, value = header.partition(" ")
+        if scheme.lower() == "bearer" and self._file.current().keys:
+            self._check_key(value.strip(), address)
+        elif scheme.lower() == "basic":
+            await self.check_password(_unpack(value), address)
+        else:
+            raise Unauthorized("Not authenticated")
+
+    def _check_key(self, key: str, address: str) -> None:
+        # A key cannot be guessed: the right one passes the brake also where someone else behind the address is slowed.
+        if not self._file.current().has_key(key.encode()):
+            self._brake.take(address)
+            raise Unauthorized("Incorrect API key")
+
+    async def check_password(self, pair: bytes, address: str) -> None:
+        """Let `user:password` pass, or not. Raises Unauthorized, TooManyAttempts.
+
+        Requests with the same pair at the same time are one attempt, and wait for the same hash.
+        """
+        digest = self._digest(pair)
+        proof = self._proofs.get(digest)
+        if proof is None:
+            self._brake.take(address)
+            if self._is_known(digest):
+                self._brake.give_back(address)
+                return
+            proof = self._proofs[digest] = asyncio.ensure_future(self._prove(pair, digest, address))
+        if not await asyncio.shield(proof):  # whoever goes away takes it from nobody else
+            raise Unauthorized("Incorrect username or password")
+
+    def _is_known(self, digest: bytes) -> bool:
+        """Whether it is one of the settings' pairs, or was right before. Every one is compared in full."""
+        if self._proven_by is not self._file.current():
+            self._proven_by = self._file.current()
+            self._proven.clear()
+        matches = [secrets.compare_digest(digest, known) for known in (*self._plain, *self._proven)]
+        return any(matches)
+
+    async def _prove(self, pair: bytes, digest: bytes, address: str) -> bool:
+        """Whether the pair is in the file."""
+        credentials = self._file.current()
+        try:
+            if not credentials.users:
+                return False
+            if not await to_thread.run_sync(_matches, credentials.users, pair, limiter=self._hashers):
+                return False
+        finally:
+            del self._proofs[digest]
+        self._brake.give_back(address)
+        if self._proven_by is credentials:
+            self._proven.add(digest)
+        return True
+
+    def _digest(self, pair: bytes) -> bytes:
+        return hashlib.blake2b(pair, key=self._secret, digest_size=32).digest()
+
+
+class Guard:
+    """ASGI middleware that asks for credentials before anything of a request's body is read."""
+
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app
-        self._credentials = [(user.encode(), password.encode()) for user, password in credentials.items()]
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == "http" and _is_protected(scope["path"]):
+        if scope["type"] in {"http", "websocket"} and not is_open(scope):
             try:
-                self._check(Headers(scope=scope).get("authorization", ""))
-            except Unauthorized as error:
-                answer = refuse(error.http_status, error.code, str(error))
-                answer.headers["WWW-Authenticate"] = 'Basic realm="darkroom"'
-                await answer(scope, receive, send)
+                await self._gate.check(Headers(scope=scope).get("authorization", ""), address_of(scope))
+            except DarkroomError as error:
+                await turn_away(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _check(self, header: str) -> None:
-        scheme, _, packed = header.partition(" ")
-        if scheme.lower() != "basic":
-            raise Unauthorized("Not authenticated")
+
+def is_open(scope: Mapping[str, Any]) -> bool:
+    """Whether a connection is served to everybody."""
+    path = route_of(scope)
+    return path in OPEN or path.startswith(OPEN_BELOW)
+
+
+def route_of(scope: Mapping[str, Any]) -> str:
+    """The path without that of the reverse proxy, which the server puts in front of every path."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def address_of(scope: Mapping[str, Any]) -> str:
+    """The client's address; empty where the server does not know it."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+async def turn_away(error: DarkroomError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a connection with an error before any route has seen it."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
+        return
+    answer = openai.answer_error(error) if route_of(scope).startswith(openai.PREFIX) else answer_error(error)
+    if isinstance(error, Unauthorized):
+        answer.headers["WWW-Authenticate"] = 'Basic realm="darkroom", charset="UTF-8"'
+    await answer(scope, receive, send)
+
+
+def _unpack(value: str) -> bytes:
+    """The `user:password` of Basic credentials. Raises Unauthorized."""
+    try:
+        pair = base64.b64decode(value.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raise Unauthorized("Invalid authentication credentials") from None
+    if b":" not in pair:
+        raise Unauthorized("Invalid authentication credentials")
+    return pair
+
+
+def _matches(users: Mapping[str, PasswordHash], pair: bytes) -> bool:
+    user, _, password = pair.partition(b":")
+    return users.get(user.decode("utf-8", "replace"), _DECOY).matches(password)
+
+
+class _File:
+    """The users and keys of a file, read anew when it has changed. Nobody passes by a file that cannot be read."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen: tuple[int, ...] | None = None
+        self._credentials = Credentials()
+
+    def current(self) -> Credentials:
+        """The same object as long as the file stays as it is."""
+        if self._path is None:
+            return self._credentials
         try:
-            user, colon, password = base64.b64decode(packed.strip(), validate=True).partition(b":")
-        except (binascii.Error, ValueError):
-            raise Unauthorized("Invalid authentication credentials") from None
-        if not colon:
-            raise Unauthorized("Invalid authentication credentials")
-        # Every entry is compared in full, so that time tells neither names nor passwords.
-        matches = [
-            secrets.compare_digest(user, known) & secrets.compare_digest(password, secret)
-            for known, secret in self._credentials
-        ]
-        if not any(matches):
-            raise Unauthorized("Incorrect username or password")
+            found = self._path.stat()
+            seen: tuple[int, ...] = (found.st_mtime_ns, found.st_size, found.st_ino)
+        except OSError:
+            seen = ()
+        if seen != self._seen:
+            self._seen = seen
+            self._credentials = self._read(self._path)
+        return self._credentials
 
-
-def _is_protected(path: str) -> bool:
-    return path.startswith(PROTECTED) and path not in OPEN
+    def _read(self, path: Path) -> Credentials:
+        try:
+            return read(path)
+        except CredentialsError as error:
+            log.error("%s; nobody of it is let in", error)
+            return Credentials()

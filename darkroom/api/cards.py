@@ -24,6 +24,12 @@ class CardFileError(DarkroomError):
     code = "unknown_name"
 
 
+Page = Annotated[str, Query(description="Name of a page of cards.")]
+Item = Annotated[str, Query(description="Name of a card's model.")]
+Tab = Annotated[str, Query(description="The tab that shows the card; no effect.")]
+Index = Annotated[int, Query(description="Which of the pictures, from 0.")]
+
+
 @router.get("/thumb", operation_id="fetch_file_sd_extra_networks_thumb_get")
 def thumb(context: Shared, filename: Annotated[str, Query(description="Path of a picture.")] = "") -> FileResponse:
     """A preview picture out of the folders of models."""
@@ -31,21 +37,21 @@ def thumb(context: Shared, filename: Annotated[str, Query(description="Path of a
 
 
 @router.get("/cover-images", operation_id="fetch_cover_images_sd_extra_networks_cover_images_get")
-def cover_images(page: str = "", item: str = "", index: int = 0) -> None:
+def cover_images(page: Page = "", item: Item = "", index: Index = 0) -> None:
     """A picture that a model file holds. A1111: 404 for an entry that no rendered page has."""
     del page, item, index
     raise CardFileError("File not found")
 
 
 @router.get("/metadata", operation_id="get_metadata_sd_extra_networks_metadata_get")
-def metadata(page: str = "", item: str = "") -> dict[str, str]:
+def metadata(page: Page = "", item: Item = "") -> dict[str, str]:
     """What a model file says about itself. A1111: nothing for an entry that no rendered page has."""
     del page, item
     return {}
 
 
 @router.get("/get-single-card", operation_id="get_single_card_sd_extra_networks_get_single_card_get")
-def single_card(page: str = "", tabname: str = "", name: str = "") -> dict[str, str]:
+def single_card(page: Page = "", tabname: Tab = "", name: Item = "") -> dict[str, str]:
     """The HTML of one card. Raises UnknownName for a page or an entry that nobody rendered."""
     del tabname
     if page not in PAGES:

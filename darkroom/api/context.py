@@ -8,11 +8,15 @@ from fastapi import Depends, Request
 
 from darkroom.api.live import LivePictures
 from darkroom.engine.client import Engine, JobStatus
+from darkroom.options.store import Options
 from darkroom.scripts.registry import Registry
-from darkroom.settings import Options, Settings
+from darkroom.settings import Settings
 
 WORKERS = 4
 """Requests whose pictures are decoded or encoded at once: more would only take memory and the engine's time."""
+
+FETCHES = 4
+"""Pictures that are fetched by their address at once."""
 
 
 @dataclass(slots=True)
@@ -36,7 +40,6 @@ class Controls:
 class Series:
     """The jobs that a script has made: how many batches it will need, as far as is known, and how many are finished."""
 
-    kind: str
     task_id: str
     began: float
     planned: int = 0
@@ -56,6 +59,7 @@ class Context:
     scripts: Registry = field(default_factory=Registry)
     series: list[Series] = field(default_factory=list)
     workers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WORKERS))
+    fetches: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(FETCHES))
 
     def running(self) -> list[JobStatus]:
         """The jobs that run, in order of submission."""

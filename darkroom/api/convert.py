@@ -31,17 +31,18 @@ from darkroom.api.networks import (
     vae_fallback,
     with_default_networks,
 )
-from darkroom.api.other_options import asks_for_something
 from darkroom.api.sampling import sampler_knobs, sampling_options, schedule_notes, start_notes, table_notes
 from darkroom.api.start import MIN_SIDE, Start, make_start
 from darkroom.api.styles import ChosenStyles, choose_styles
+from darkroom.api.two_passes import in_two_passes
 from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images.overlay import Finishing
 from darkroom.jobs.spec import CheckpointInfo, Hires, JobSpec
+from darkroom.options.values import STEERING, OptionValues, has_no_effect
 from darkroom.prompt.grammar import strip_comments
 from darkroom.prompt.schedule import Timeline
 from darkroom.sampling.names import AUTOMATIC, Resolved, find_scheduler, resolve
-from darkroom.settings import NO_EFFECT_YET, OptionValues, Settings
+from darkroom.settings import Settings
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class Prepared:
     """A request made ready. Seeds are those planned: an img2img with few pictures may use fewer of them.
 
     `extra` goes into the generation text, with its values as JSON has them. `ignored` names what has no effect,
-    `warnings` says what was replaced.
+    `warnings` says what was replaced. `plain_prompt` is the prompt before the `styles` went into it.
     """
 
     spec: JobSpec
@@ -67,6 +68,8 @@ class Prepared:
     subseeds: tuple[int, ...]
     finishing: Finishing = field(default_factory=Finishing)
     vae_hash: str | None = None
+    plain_prompt: str = ""
+    styles: tuple[str, ...] = ()
     extra: dict[str, object] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -92,6 +95,7 @@ def to_spec(
     overridden = _override(options, wire.override_settings or {}, checkpoints)
     values = overridden.values
     checkpoint = choose_checkpoint(checkpoints, values.sd_model_checkpoint)
+    wire = in_two_passes(wire, _size(wire, checkpoint, settings), checkpoint)
     width, height = _size(wire, checkpoint, settings)
     batch_size, n_iter = _counts(wire, settings)
     steps = _limited("steps", wire.steps, 1, settings.max_steps)
@@ -171,6 +175,8 @@ def to_spec(
         subseeds=subseeds,
         finishing=start.finishing if start else Finishing(),
         vae_hash=networks.vae.short_hash,
+        plain_prompt=wire.prompt or "",
+        styles=tuple(wire.styles or ()),
         extra=extra,
         ignored=(*ignored_fields(wire), *overridden.ignored),
         warnings=(
@@ -233,21 +239,17 @@ def _override(values: OptionValues, given: Mapping[str, Any], checkpoints: Seque
     changes: dict[str, Any] = {}
     ignored: list[str] = []
     warnings: list[str] = []
-    defaults = OptionValues()
     for name, value in given.items():
-        if name not in OptionValues.model_fields:
-            if asks_for_something(name, value):
-                ignored.append(f"override_settings.{name}")
-        elif name == "sd_model_checkpoint" and not _is_known(checkpoints, value):
+        if name == "sd_model_checkpoint" and not _is_known(checkpoints, value):
             if value:
                 warnings.append(f"override_settings.sd_model_checkpoint {str(value)[:80]!r} is unknown and was dropped")
         elif name in _READ_BEFORE_OVERRIDES:
-            if value != getattr(values, name):
+            if value != values[name]:
                 ignored.append(f"override_settings.{name}")
-        elif value is not None:
+        elif has_no_effect(name, value, values):
+            ignored.append(f"override_settings.{name}")
+        elif name in STEERING and value is not None:
             changes[name] = value
-            if name in NO_EFFECT_YET and value != getattr(defaults, name):
-                ignored.append(f"override_settings.{name}")
     merged = values.merged(changes, field="override_settings.")
     return _Overridden(values=merged, ignored=tuple(ignored), warnings=tuple(warnings))
 

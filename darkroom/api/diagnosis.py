@@ -18,8 +18,8 @@ from fastapi import APIRouter, Query, Response
 
 import darkroom
 from darkroom.api.context import Context, Shared
-from darkroom.api.other_options import OTHER_OPTIONS
-from darkroom.settings import ENV_PREFIX, OptionValues
+from darkroom.options.table import TABLE
+from darkroom.settings import ENV_PREFIX
 
 router = APIRouter(prefix="/internal", tags=["server"])
 
@@ -31,9 +31,7 @@ _TELLTALE = "auth"
 @router.get("/quicksettings-hint", operation_id="get_quicksettings_hint_internal_quicksettings_hint_get")
 def quicksettings_hint() -> list[dict[str, str]]:
     """Every option with a label that people can read."""
-    labels = {name: field.description for name, field in OptionValues.model_fields.items()}
-    names = (*labels, *OTHER_OPTIONS)
-    return [{"name": name, "label": labels.get(name) or name.replace("_", " ").capitalize()} for name in names]
+    return [{"name": name, "label": option.about} for name, option in TABLE.items()]
 
 
 @router.get("/profile-startup", operation_id="get_profile_startup_internal_profile_startup_get")
@@ -88,7 +86,7 @@ def _facts(context: Context) -> dict[str, object]:
         "Extensions": [],
         "Inactive extensions": [],
         "Environment": _environment(os.environ),
-        "Config": context.options.snapshot().model_dump(),
+        "Config": context.options.snapshot().as_json(),
         "Startup": None,
         "Packages": sorted({f"{found.name}=={found.version}" for found in importlib.metadata.distributions()}),
     }

@@ -4,23 +4,29 @@ Pictures are worked on in threads; nothing is saved. Faces cannot be restored he
 """
 
 import html
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Response
 from PIL import Image
 
 from darkroom.api.answers import UnknownUpscaler
 from darkroom.api.context import Context, Shared
+from darkroom.api.fetch import with_pictures
 from darkroom.api.models import Extras, ExtrasBatch, ExtrasSingle
-from darkroom.api.running import printable
+from darkroom.api.running import insist, printable
 from darkroom.errors import BadRequest, LimitExceeded
-from darkroom.images.codecs import decode_base64, encode_image, to_base64
+from darkroom.images.codecs import decode_base64, encode_image, fitting, to_base64
 from darkroom.images.metadata import read_notes
 from darkroom.images.postprocessing import Upscaling, upscale
 from darkroom.images.upscale import BUILT_IN, NONE, RESAMPLERS, Enlarge
-from darkroom.settings import OptionValues, Settings
+from darkroom.options.values import OptionValues
+from darkroom.settings import Settings
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
 
@@ -30,7 +36,8 @@ _NOTES_KEY = "postprocessing"
 @router.post("/extra-single-image", operation_id="extras_single_image_api_sdapi_v1_extra_single_image_post")
 async def extra_single_image(wire: ExtrasSingle, context: Shared, response: Response) -> dict[str, Any]:
     """Enlarge a picture."""
-    _name_ignored(wire, response)
+    _tell(wire, context, response)
+    wire = await with_pictures(wire, context)
     options = context.options.snapshot()
     shown, data = await _in_thread(context, _process, wire, "image", wire.image, context.settings, options)
     return {"html_info": shown, "image": data}
@@ -39,10 +46,11 @@ async def extra_single_image(wire: ExtrasSingle, context: Shared, response: Resp
 @router.post("/extra-batch-images", operation_id="extras_batch_images_api_sdapi_v1_extra_batch_images_post")
 async def extra_batch_images(wire: ExtrasBatch, context: Shared, response: Response) -> dict[str, Any]:
     """Enlarge several pictures, one after another. An interrupt leaves out those that were not begun."""
-    _name_ignored(wire, response)
+    _tell(wire, context, response)
     settings, options = context.settings, context.options.snapshot()
     if len(wire.pictures) > settings.max_images:
         raise LimitExceeded("imageList", f"{len(wire.pictures)} pictures", f"at most {settings.max_images}")
+    wire = await with_pictures(wire, context)
     if not context.running():
         context.controls.begin()
     shown, images = "", list[str]()
@@ -72,7 +80,8 @@ def _process(wire: Extras, field: str, data: str, settings: Settings, options: O
         picture, notes = upscale(picture, plan)
     line = ", ".join(f"{key}: {value}" for key, value in notes.items())
     kept = {**({"parameters": text} if text else {}), **items, _NOTES_KEY: line}
-    file = encode_image(picture, options.samples_format, notes=kept, quality=options.jpeg_quality)
+    wanted = fitting(np.asarray(picture), options.samples_format)
+    file = encode_image(picture, wanted, notes=kept, quality=options.jpeg_quality)
     return f"<p>{html.escape(line)}</p>", to_base64(file)
 
 
@@ -120,9 +129,13 @@ def _check_size(plan: Upscaling, picture: Image.Image, settings: Settings) -> No
         raise BadRequest(field, asked, "sides of at least 8 pixels must come of it")
 
 
-def _name_ignored(wire: Extras, response: Response) -> None:
-    """Say what had no effect."""
+def _tell(wire: Extras, context: Context, response: Response) -> None:
+    """Say what had no effect, and what was read otherwise. Raises NotStrict."""
     ignored = list(_ignored(wire))
+    insist(context.settings, (*ignored, *wire.leniencies))
+    if wire.leniencies:
+        log.warning("replaced: %s", printable(wire.leniencies))
+        response.headers["X-Darkroom-Warnings"] = printable(wire.leniencies)
     if ignored:
         response.headers["X-Darkroom-Ignored"] = printable(ignored)
 

@@ -196,13 +196,16 @@ def _folders(settings: Settings) -> dict[str, object]:
 
 
 def _network(settings: Settings) -> dict[str, object]:
-    listens = settings.host in _EVERY_ADDRESS
+    listens = settings.bind_host in _EVERY_ADDRESS
     return {
         "listen": listens,
         "server_name": None if listens else settings.host,
         "port": str(settings.port),
-        "subpath": settings.root_path.strip("/") or None,
+        "subpath": settings.subpath.strip("/") or None,
         "cors_allow_origins": settings.cors_allow_origins or None,
+        "cors_allow_origins_regex": settings.cors_allow_origins_regex or None,
+        "tls_keyfile": _shown(settings.tls_keyfile) if settings.tls_keyfile else None,
+        "tls_certfile": _shown(settings.tls_certfile) if settings.tls_certfile else None,
         "api_server_stop": settings.api_server_stop,
         "loglevel": settings.log_level.upper(),
     }

@@ -1,5 +1,6 @@
 """`/sdapi/v1/txt2img` and `/img2img`: one request, one job, one answer with all its pictures."""
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -8,12 +9,23 @@ from fastapi import APIRouter, Request, Response
 
 from darkroom.api.context import Context, Shared
 from darkroom.api.convert import to_spec
+from darkroom.api.fetch import with_pictures
 from darkroom.api.infotext import fill
 from darkroom.api.models import Generated, Generation, Img2Img, Txt2Img
 from darkroom.api.results import answer
-from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, job_headers, run_job
+from darkroom.api.running import (
+    CLIENT_CLOSED_REQUEST,
+    ClientGoneError,
+    insist,
+    job_headers,
+    printable,
+    run_job,
+    while_connected,
+)
 from darkroom.api.script_runs import run_script
 from darkroom.api.scripts import Chosen, check_always_on, choose_script
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/sdapi/v1", tags=["generation"])
 
@@ -36,20 +48,25 @@ async def _generate(wire: Generation, request: Request, context: Context) -> Res
     options, settings, limiter = context.options, context.settings, context.workers
     checkpoints = context.engine.checkpoints()
     filled = await to_thread.run_sync(fill, wire, options.snapshot(), settings, checkpoints, limiter=limiter)
+    notes = (*wire.leniencies, *filled.warnings, *check_always_on(filled.wire, context))
+    insist(settings, notes)
     wire = filled.wire
-    notes = (*filled.warnings, *check_always_on(wire, context))
     chosen = choose_script(wire, context)
+    try:
+        fetched = await while_connected(request, with_pictures(wire, context))
+    except ClientGoneError:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     if chosen:
-        return await _run_script(wire, chosen, notes, request, context)
+        return await _run_script(fetched, chosen, notes, request, context)
     prepared = await to_thread.run_sync(
-        to_spec, wire, options.snapshot(), settings, checkpoints, context.engine, limiter=limiter
+        to_spec, fetched, options.snapshot(), settings, checkpoints, context.engine, limiter=limiter
     )
     prepared = replace(prepared, warnings=(*notes, *prepared.warnings))
     try:
         event = await run_job(request, context, prepared)
     except ClientGoneError:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    body = await to_thread.run_sync(answer, wire, prepared, event, options.snapshot(), settings, limiter=limiter)
+    body = await to_thread.run_sync(answer, wire, prepared, event, settings, limiter=limiter)
     return Response(body, media_type="application/json", headers=job_headers(prepared, event.status.job_id))
 
 
@@ -60,5 +77,7 @@ async def _run_script(
         told = await run_script(request, context, wire, chosen)
     except ClientGoneError:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
+    if notes:
+        log.warning("job %s: replaced: %s", told.job_id, printable(notes))
     headers = job_headers(replace(told, warnings=(*notes, *told.warnings)), told.job_id)
     return Response(told.body, media_type="application/json", headers=headers)

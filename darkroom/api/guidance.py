@@ -12,12 +12,12 @@ from darkroom.api.networks import Shelf, choose_vae
 from darkroom.api.sampling import as_sent
 from darkroom.errors import BadRequest
 from darkroom.jobs.spec import CheckpointInfo, GuidanceOptions, Hires, Refiner
+from darkroom.options.values import OptionValues
 from darkroom.prompt import composition
 from darkroom.prompt.attention import find_malformed_weight, has_attention
 from darkroom.prompt.grammar import cut_networks
 from darkroom.prompt.schedule import Timeline, schedule
 from darkroom.sampling.names import Sampler, find_sampler
-from darkroom.settings import OptionValues
 
 _NO_REFINER = frozenset({"", "None", "none"})
 

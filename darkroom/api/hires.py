@@ -18,6 +18,7 @@ from darkroom.images.upscale import BUILT_IN
 from darkroom.jobs.conversions import first_pass_size
 from darkroom.jobs.latent_modes import DEFAULT_LATENT_MODE, LATENT_MODES
 from darkroom.jobs.spec import CheckpointInfo, Hires, Picture
+from darkroom.options.values import OptionValues
 from darkroom.sampling.names import (
     AUTOMATIC,
     SAMPLERS,
@@ -26,7 +27,7 @@ from darkroom.sampling.names import (
     find_sampler,
     find_scheduler,
 )
-from darkroom.settings import OptionValues, Settings
+from darkroom.settings import Settings
 
 SAME_CHECKPOINT = "Use same checkpoint"
 SAME_SAMPLER = "Use same sampler"

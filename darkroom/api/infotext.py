@@ -11,9 +11,10 @@ from darkroom.api.models import Generation, Img2Img, Txt2Img
 from darkroom.errors import BadRequest, UnknownName
 from darkroom.jobs.infotext import Reading, read
 from darkroom.jobs.spec import CheckpointInfo
+from darkroom.options.values import OptionValues
 from darkroom.prompt.styles import load
 from darkroom.sampling.names import AUTOMATIC, SAMPLERS, find_scheduler, resolve
-from darkroom.settings import OptionValues, Settings
+from darkroom.settings import Settings
 
 Entries = Mapping[str, object]
 Wire = TypeVar("Wire", bound=Generation)
@@ -201,22 +202,16 @@ def _refiner(entries: Entries, checkpoints: Sequence[CheckpointInfo]) -> tuple[d
 
 def _overrides(entries: Entries, values: OptionValues) -> Iterator[tuple[str, object]]:
     """The options that the text wants otherwise than they are."""
-    known = OptionValues.model_fields
-    defaults = read("")
     for entry, option in _OPTIONS.items():
         if entry not in entries or (option == "sd_model_checkpoint" and values.disable_weights_auto_swap):
             continue
-        value = entries[entry]
-        if option in known:
-            wanted = getattr(_with(values, entry, option, value), option)
-            if wanted != getattr(values, option):
-                yield option, wanted
-        elif value != defaults.get(entry):
-            yield option, value
+        wanted = _with(values, entry, option, entries[entry])[option]
+        if wanted != values[option]:
+            yield option, wanted
 
 
 def _with(values: OptionValues, entry: str, option: str, value: object) -> OptionValues:
-    if isinstance(getattr(values, option), bool) and isinstance(value, str):
+    if isinstance(values[option], bool) and isinstance(value, str):
         value = value != "False"  # A1111: every other text is true, so "Face restoration: CodeFormer" switches it on
     try:
         return values.merged({option: value})

@@ -11,7 +11,7 @@ from anyio import to_thread
 from darkroom.engine.client import Engine, JobStatus, Preview
 from darkroom.images.codecs import Format, Pixels, encode, to_base64
 from darkroom.images.grid import count_rows, tile
-from darkroom.settings import OptionValues
+from darkroom.options.values import OptionValues
 
 _REMEMBERED_JOBS = 64
 

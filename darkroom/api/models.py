@@ -1,10 +1,20 @@
 """What clients send and get, field by field, with A1111's names, order and defaults. Decides nothing."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from darkroom.api.leniency import leniencies
 from darkroom.coerce import (
     Bool,
     Float,
@@ -20,11 +30,37 @@ from darkroom.coerce import (
     read_list,
 )
 
+_RED = (
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAUUlEQVR42u3PMQ0AMAgAMJgaROA/yJoKDpLWQXO64rIXxwkICAgICAgICAgICAgICAg"
+    "ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAjs+82EAawe5o/VAAAAAElFTkSuQmCC"
+)
+"""A red picture of 64x64 pixels, for the examples of the documentation."""
+
+
+def _example(**fields: Any) -> ConfigDict:
+    """A request that the documentation shows."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
 
 class Wire(BaseModel):
     """A request's JSON object. Unknown keys are ignored; an empty array is an empty object."""
 
     model_config = ConfigDict(extra="ignore")
+
+    _leniencies: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def leniencies(self) -> tuple[str, ...]:
+        """What of the object was passed over or read as another type."""
+        return self._leniencies
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _note_leniencies(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        made = handler(value)
+        if isinstance(value, dict):
+            made._leniencies = leniencies(value, made)  # noqa: SLF001  its own
+        return made
 
     @model_validator(mode="before")
     @classmethod
@@ -40,39 +76,74 @@ class Generation(Wire):
     """The fields that txt2img and img2img share, in the order in which `parameters` repeats them."""
 
     prompt: Text | None = Field("", description="What the picture shows.")
-    negative_prompt: Text | None = Field("", description="What it does not show.")
-    styles: Texts | None = None
+    negative_prompt: Text | None = Field("", description="What the picture does not show.")
+    styles: Texts | None = Field(
+        None, description="Names of /sdapi/v1/prompt-styles, applied in this order; unknown names are ignored."
+    )
     seed: Int | None = Field(-1, description="-1 draws one.")
     subseed: Int | None = Field(-1, description="Variation seed; -1 draws one.")
     subseed_strength: Float | None = Field(0, description="0 to 1: how far towards the variation seed's noise.")
-    seed_resize_from_h: Int | None = -1
-    seed_resize_from_w: Int | None = -1
+    seed_resize_from_h: Int | None = Field(
+        -1, description="Pixels: the noise is made for this height and centred; both sizes above 0, else no effect."
+    )
+    seed_resize_from_w: Int | None = Field(
+        -1, description="Pixels: the noise is made for this width and centred; both sizes above 0, else no effect."
+    )
     sampler_name: Text | None = Field(None, description="A name of /sdapi/v1/samplers.")
     scheduler: Text | None = Field(None, description="A name or label of /sdapi/v1/schedulers.")
-    batch_size: Int | None = Field(1, description="Pictures made together.")
-    n_iter: Int | None = Field(1, description="Batches made one after another.")
-    steps: Int | None = Field(50, description="Sampling steps.")
+    batch_size: Int | None = Field(1, description="Pictures made together: 1 to the setting max_batch_size.")
+    n_iter: Int | None = Field(
+        1, description="Batches made one after another, 1 and up; max_images bounds all pictures."
+    )
+    steps: Int | None = Field(50, description="Sampling steps: 1 to the setting max_steps.")
     cfg_scale: Float | None = Field(7.0, description="How strongly the prompt guides.")
-    width: Int | None = Field(512, description="Pixels; the checkpoint's native size if left out.")
-    height: Int | None = Field(512, description="Pixels; the checkpoint's native size if left out.")
-    restore_faces: Bool | None = None
-    tiling: Bool | None = None
-    do_not_save_samples: Bool | None = False
-    do_not_save_grid: Bool | None = False
-    eta: Float | None = None
-    denoising_strength: Float | None = None
-    s_min_uncond: Float | None = None
-    s_churn: Float | None = None
-    s_tmax: Float | None = None
-    s_tmin: Float | None = None
-    s_noise: Float | None = None
+    width: Int | None = Field(
+        512, description="Pixels, up to the setting max_width; the checkpoint's native size if left out."
+    )
+    height: Int | None = Field(
+        512, description="Pixels, up to the setting max_height; the checkpoint's native size if left out."
+    )
+    restore_faces: Bool | None = Field(
+        None, description="Restore faces afterwards; null takes the option face_restoration."
+    )
+    tiling: Bool | None = Field(
+        None, description="Edges that continue on the other side; null takes the option tiling."
+    )
+    do_not_save_samples: Bool | None = Field(False, description="No effect: save_images decides.")
+    do_not_save_grid: Bool | None = Field(False, description="No effect: save_images decides.")
+    eta: Float | None = Field(
+        None,
+        description="0 and up: noise of ancestral samplers and DDIM; null takes the option eta_ancestral or eta_ddim.",
+    )
+    denoising_strength: Float | None = Field(
+        None, description="0 to 1: how far the second pass of hires fix departs from the first, which needs it."
+    )
+    s_min_uncond: Float | None = Field(
+        None, description="Sigma below which every other step leaves out the negative prompt; null takes the option."
+    )
+    s_churn: Float | None = Field(
+        None, description="0 and up: noise that Euler, Heun and DPM2 add per step; null takes the option."
+    )
+    s_tmax: Float | None = Field(
+        None, description="Highest sigma at which s_churn adds noise, 0 for no bound; null takes the option."
+    )
+    s_tmin: Float | None = Field(None, description="Lowest sigma at which s_churn adds noise; null takes the option.")
+    s_noise: Float | None = Field(None, description="Factor of the noise that is added; null takes the option.")
     override_settings: Object | None = Field(None, description="Options for this request alone.")
-    override_settings_restore_afterwards: Bool | None = True
-    refiner_checkpoint: Text | None = None
-    refiner_switch_at: Float | None = None
-    disable_extra_networks: Bool | None = False
-    firstpass_image: Text | None = None
-    comments: Object | None = None
+    override_settings_restore_afterwards: Bool | None = Field(
+        True, description="No effect: options of one request never change anything for others."
+    )
+    refiner_checkpoint: Text | None = Field(
+        None, description="Checkpoint that goes on from refiner_switch_at; null, empty or None for none."
+    )
+    refiner_switch_at: Float | None = Field(
+        None, description="0 to 1: share of the steps after which the refiner takes over; null is at once."
+    )
+    disable_extra_networks: Bool | None = Field(
+        False, description="Cut <lora:...> and <hypernet:...> out of the prompts and do not apply them."
+    )
+    firstpass_image: Text | None = Field(None, description="Picture as base64 in place of the first pass of hires fix.")
+    comments: Object | None = Field(None, description="No effect.")
 
     @property
     def sampler_index_or_default(self) -> str:
@@ -88,58 +159,88 @@ class Generation(Wire):
 class Txt2Img(Generation):
     """The 55 fields of txt2img."""
 
-    enable_hr: Bool | None = False
-    firstphase_width: Int | None = 0
-    firstphase_height: Int | None = 0
-    hr_scale: Float | None = 2.0
-    hr_upscaler: Text | None = None
-    hr_second_pass_steps: Int | None = 0
-    hr_resize_x: Int | None = 0
-    hr_resize_y: Int | None = 0
-    hr_checkpoint_name: Text | None = None
-    hr_sampler_name: Text | None = None
-    hr_scheduler: Text | None = None
-    hr_prompt: Text | None = ""
-    hr_negative_prompt: Text | None = ""
-    force_task_id: Text | None = None
+    model_config = _example(prompt="a red apple", seed=7, steps=12, width=128, height=128, sampler_name="Euler a")
+
+    enable_hr: Bool | None = Field(False, description="Hires fix: draw, enlarge, and draw again.")
+    firstphase_width: Int | None = Field(0, description="Pixels of the first pass, in place of width; 0 for none.")
+    firstphase_height: Int | None = Field(0, description="Pixels of the first pass, in place of height; 0 for none.")
+    hr_scale: Float | None = Field(
+        2.0, description="Factor of hires fix, above 0; used where hr_resize_x and hr_resize_y are 0."
+    )
+    hr_upscaler: Text | None = Field(
+        None, description="A name of /sdapi/v1/latent-upscale-modes or /sdapi/v1/upscalers; null is Latent."
+    )
+    hr_second_pass_steps: Int | None = Field(0, description="Steps of the second pass; 0 is as many as steps.")
+    hr_resize_x: Int | None = Field(0, description="Pixels: final width; 0 follows from the height.")
+    hr_resize_y: Int | None = Field(0, description="Pixels: final height; 0 follows from the width.")
+    hr_checkpoint_name: Text | None = Field(
+        None, description="Checkpoint of the second pass; null or empty for the same."
+    )
+    hr_sampler_name: Text | None = Field(None, description="Sampler of the second pass; null or empty for the same.")
+    hr_scheduler: Text | None = Field(None, description="Schedule of the second pass; null for the same.")
+    hr_prompt: Text | None = Field("", description="Prompt of the second pass; empty for the same.")
+    hr_negative_prompt: Text | None = Field("", description="Negative prompt of the second pass; empty for the same.")
+    force_task_id: Text | None = Field(None, description="The client's own name for the job, for /internal/progress.")
     sampler_index: Text = Field("Euler", description="The old name of sampler_name, used where that is empty.")
-    script_name: Text | None = None
-    script_args: List = Field([])
-    send_images: Bool = True
-    save_images: Bool = False
-    alwayson_scripts: Object = Field({})
-    infotext: Text | None = None
+    script_name: Text | None = Field(
+        None, description="A name of /sdapi/v1/scripts, in any letter case; null or empty for none."
+    )
+    script_args: List = Field(
+        [], description="Arguments of the script by position, all of them, as /sdapi/v1/script-info lists them."
+    )
+    send_images: Bool = Field(True, description="False answers without pictures; info is complete all the same.")
+    save_images: Bool = Field(False, description="Write the pictures to files on the server, with grids.")
+    alwayson_scripts: Object = Field({}, description="Arguments of always-on scripts: {name: {args: [...]}}.")
+    infotext: Text | None = Field(
+        None, description="Generation text that fills in what the request does not set itself."
+    )
 
 
 class Img2Img(Generation):
     """The 57 fields of img2img."""
 
+    model_config = _example(
+        init_images=[_RED], prompt="a green apple", seed=7, steps=12, width=128, height=128, denoising_strength=0.6
+    )
+
     denoising_strength: Float = Field(0.75, description="0 keeps the picture, 1 replaces it.")
     init_images: List | None = Field(None, description="Pictures as base64: one, or one per picture of a batch.")
     resize_mode: Int | None = Field(0, description="0 stretch, 1 crop, 2 fill, 3 stretch in latent space.")
-    image_cfg_scale: Float | None = None
+    image_cfg_scale: Float | None = Field(
+        None, description="How strongly the picture guides, for InstructPix2Pix checkpoints."
+    )
     mask: Text | None = Field(
         None, description="What is repainted, as base64: white, or opaque if it has transparency."
     )
-    mask_blur_x: Int | None = 4
-    mask_blur_y: Int | None = 4
-    mask_blur: Int | None = None
-    mask_round: Bool | None = True
+    mask_blur_x: Int | None = Field(4, description="Pixels: width of the mask's blur from left to right, 0 and up.")
+    mask_blur_y: Int | None = Field(4, description="Pixels: width of the mask's blur from top to bottom, 0 and up.")
+    mask_blur: Int | None = Field(None, description="Pixels: sets mask_blur_x and mask_blur_y; null leaves them.")
+    mask_round: Bool | None = Field(True, description="Round the mask to repaint or keep, without shades.")
     inpainting_fill: Int | None = Field(0, description="0 fill, 1 original, 2 latent noise, 3 latent nothing.")
     inpaint_full_res: Bool | None = Field(True, description="Work on the region around the mask only.")
-    inpaint_full_res_padding: Int | None = 0
-    inpainting_mask_invert: Int | None = 0
-    initial_noise_multiplier: Float | None = None
-    latent_mask: Text | None = None
-    force_task_id: Text | None = None
+    inpaint_full_res_padding: Int | None = Field(
+        0, description="Pixels around the mask that are worked on too, 0 and up."
+    )
+    inpainting_mask_invert: Int | None = Field(0, description="0 repaints what the mask covers, 1 the rest.")
+    initial_noise_multiplier: Float | None = Field(
+        None, description="Factor of the first noise; null takes the option."
+    )
+    latent_mask: Text | None = Field(None, description="Mask as base64 for the latent alone, in place of mask.")
+    force_task_id: Text | None = Field(None, description="The client's own name for the job, for /internal/progress.")
     sampler_index: Text = Field("Euler", description="The old name of sampler_name, used where that is empty.")
-    include_init_images: Bool = False
-    script_name: Text | None = None
-    script_args: List = Field([])
-    send_images: Bool = True
-    save_images: Bool = False
-    alwayson_scripts: Object = Field({})
-    infotext: Text | None = None
+    include_init_images: Bool = Field(False, description="Keep init_images and mask in the answer's parameters.")
+    script_name: Text | None = Field(
+        None, description="A name of /sdapi/v1/scripts, in any letter case; null or empty for none."
+    )
+    script_args: List = Field(
+        [], description="Arguments of the script by position, all of them, as /sdapi/v1/script-info lists them."
+    )
+    send_images: Bool = Field(True, description="False answers without pictures; info is complete all the same.")
+    save_images: Bool = Field(False, description="Write the pictures to files on the server, with grids.")
+    alwayson_scripts: Object = Field({}, description="Arguments of always-on scripts: {name: {args: [...]}}.")
+    infotext: Text | None = Field(
+        None, description="Generation text that fills in what the request does not set itself."
+    )
 
 
 class Generated(BaseModel):
@@ -153,13 +254,17 @@ class Generated(BaseModel):
 class PngInfo(Wire):
     """A picture to read notes from."""
 
-    image: Text
+    model_config = _example(image=_RED)
+
+    image: Text = Field(description="The picture as base64.")
 
 
 class Interrogate(Wire):
     """A picture to describe."""
 
-    image: Text = ""
+    model_config = _example(image=_RED, model="clip")
+
+    image: Text = Field("", description="The picture as base64.")
     model: Text = Field("clip", description="clip (a sentence) or deepdanbooru (tags).")
 
 
@@ -186,18 +291,22 @@ class Extras(Wire):
 class ExtrasSingle(Extras):
     """A picture to enlarge."""
 
-    image: Text = ""
+    model_config = _example(image=_RED, upscaler_1="Lanczos", upscaling_resize=2)
+
+    image: Text = Field("", description="The picture as base64.")
 
 
 class ExtraImage(Wire):
     """One picture of several."""
 
-    data: Text
-    name: Text
+    data: Text = Field(description="The picture as base64.")
+    name: Text = Field(description="Its name, for the report.")
 
 
 class ExtrasBatch(Extras):
     """Pictures to enlarge."""
+
+    model_config = _example(imageList=[{"data": _RED, "name": "red.png"}], upscaler_1="Nearest", upscaling_resize=1.5)
 
     pictures: Annotated[list[ExtraImage], BeforeValidator(read_list)] = Field(
         alias="imageList", description="Pictures as base64, each with a name."
@@ -207,12 +316,14 @@ class ExtrasBatch(Extras):
 class Simple(Wire):
     """The request of `/generate/`."""
 
-    prompt: Text = ""
-    negative_prompt: Text = ""
-    width: Int | None = None
-    height: Int | None = None
-    cfg_scale: Float = 7.0
-    steps: Int = 20
-    number_of_images: Int = 1
-    seed: Int = -1
-    sampler_name: Text | None = None
+    model_config = _example(prompt="a red apple", width=128, height=128, steps=12, seed=7)
+
+    prompt: Text = Field("", description="What the picture shows.")
+    negative_prompt: Text = Field("", description="What the picture does not show.")
+    width: Int | None = Field(None, description="Pixels; the checkpoint's native size if left out.")
+    height: Int | None = Field(None, description="Pixels; the checkpoint's native size if left out.")
+    cfg_scale: Float = Field(7.0, description="How strongly the prompt guides.")
+    steps: Int = Field(20, description="Sampling steps.")
+    number_of_images: Int = Field(1, description="How many pictures, 1 and up.")
+    seed: Int = Field(-1, description="-1 draws one.")
+    sampler_name: Text | None = Field(None, description="A name of /sdapi/v1/samplers.")

@@ -16,10 +16,10 @@ from darkroom.api.context import Shared
 from darkroom.api.models import Generation, Img2Img
 from darkroom.jobs.networks import AdapterInfo, EmbeddingInfo, HypernetworkInfo, VaeInfo
 from darkroom.jobs.spec import Adapter, CheckpointInfo, Emphasis, VaeFallback
+from darkroom.options.values import OptionValues
 from darkroom.prompt import composition
 from darkroom.prompt.grammar import NetworkTag, cut_networks
 from darkroom.prompt.schedule import Timeline, schedule
-from darkroom.settings import OptionValues
 
 router = APIRouter(prefix="/sdapi/v1", tags=["networks"])
 

@@ -8,55 +8,55 @@ from fastapi import APIRouter, Body, Response
 
 from darkroom.api.checkpoints import choose_checkpoint, get_checkpoint
 from darkroom.api.context import Context, Shared
-from darkroom.api.other_options import OTHER_OPTIONS, asks_for_something
-from darkroom.api.running import printable
+from darkroom.api.running import insist, printable
 from darkroom.coerce import Object
-from darkroom.errors import BadRequest
-from darkroom.settings import NO_EFFECT_YET, OptionValues
+from darkroom.options.table import TABLE
+from darkroom.options.values import OptionValues, has_no_effect
 
 log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/sdapi/v1", tags=["options"])
 
-_READ_ONLY = frozenset({"sd_checkpoint_hash"})
-
 
 @router.get("/options", operation_id="get_config_sdapi_v1_options_get")
 def get_options(context: Shared) -> dict[str, Any]:
     """Every option. `sd_model_checkpoint` is the title of the checkpoint in use, as `/sd-models` lists it."""
-    values = context.options.snapshot()
-    shown = {**OTHER_OPTIONS, **values.model_dump()}
-    checkpoints = context.engine.checkpoints()
-    if checkpoints:
-        checkpoint = choose_checkpoint(checkpoints, values.sd_model_checkpoint)
-        shown["sd_model_checkpoint"] = checkpoint.title
-        shown["sd_checkpoint_hash"] = checkpoint.sha256 or ""
-    return shown
+    return _shown(context).as_json()
 
 
 @router.post("/options", operation_id="set_config_sdapi_v1_options_post")
 async def set_options(given: Annotated[Object, Body()], context: Shared, response: Response) -> None:
-    """Change options, all of them or none. Unknown ones are named in a header; the object that GET gave is welcome."""
-    changes, ignored = _sort(given)
+    """Change options, all of them or none; the object that GET gave is welcome. Another checkpoint is loaded first.
+    What has no effect is named in a header.
+    """
+    shown = _shown(context)
+    changes = {name: value for name, value in given.items() if name in TABLE and not TABLE[name].fixed}
+    ignored = [name for name, value in given.items() if has_no_effect(name, value, shown)]
+    insist(context.settings, ignored)
+    shown.merged(changes)  # what is wrong is refused before anything is loaded
     if changes.get("sd_model_checkpoint") is not None:
-        changes["sd_model_checkpoint"] = _title(context, changes["sd_model_checkpoint"])
+        changes["sd_model_checkpoint"] = await _load(context, changes["sd_model_checkpoint"], shown)
     await to_thread.run_sync(context.options.update, changes)
     if ignored:
         log.warning("options without effect: %s", printable(ignored))
         response.headers["X-Darkroom-Ignored"] = printable(ignored)
 
 
-def _title(context: Context, name: object) -> str:
-    """The title of the checkpoint of that name. Raises UnknownCheckpoint, BadRequest."""
-    if not isinstance(name, str):
-        raise BadRequest("sd_model_checkpoint", name, "the title, name or hash of a checkpoint")
-    return get_checkpoint(context.engine.checkpoints(), name).title
+def _shown(context: Context) -> OptionValues:
+    """The options, with the checkpoint that they amount to."""
+    values = context.options.snapshot()
+    checkpoints = context.engine.checkpoints()
+    if not checkpoints:
+        return values
+    checkpoint = choose_checkpoint(checkpoints, values.sd_model_checkpoint)
+    return values.merged({"sd_model_checkpoint": checkpoint.title, "sd_checkpoint_hash": checkpoint.sha256 or ""})
 
 
-def _sort(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The options that exist, and the names of those that change nothing."""
-    defaults = OptionValues()
-    changes = {key: value for key, value in given.items() if key in OptionValues.model_fields and key not in _READ_ONLY}
-    ignored = [key for key in given if key not in OptionValues.model_fields and asks_for_something(key, given[key])]
-    ignored += [key for key, value in changes.items() if key in NO_EFFECT_YET and value != getattr(defaults, key)]
-    return changes, ignored
+async def _load(context: Context, name: object, shown: OptionValues) -> str:
+    """The title of the checkpoint of that name, which is loaded now unless it is in use already. Raises
+    UnknownCheckpoint, BadModelFile.
+    """
+    checkpoint = get_checkpoint(context.engine.checkpoints(), str(name))
+    if checkpoint.title != shown.sd_model_checkpoint:
+        await context.engine.load(checkpoint.key)
+    return checkpoint.title

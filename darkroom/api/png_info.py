@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter
 
-from darkroom.api.context import Shared
+from darkroom.api.context import Context, Shared
+from darkroom.api.fetch import with_pictures
 from darkroom.api.infotext import reading
 from darkroom.api.models import PngInfo
 from darkroom.engine.client import Engine
@@ -23,8 +25,13 @@ _SAMPLERS = {name.lower(): sampler.name for sampler in SAMPLERS for name in (sam
 
 
 @router.post("/png-info", operation_id="pnginfoapi_sdapi_v1_png_info_post")
-def png_info(wire: PngInfo, context: Shared) -> dict[str, Any]:
+async def png_info(wire: PngInfo, context: Shared) -> dict[str, Any]:
     """The text as it is, what it says, and the picture's other notes."""
+    wire = await with_pictures(wire, context)
+    return await to_thread.run_sync(_read, wire, context, limiter=context.workers)
+
+
+def _read(wire: PngInfo, context: Context) -> dict[str, Any]:
     picture = decode_base64(wire.image, field="image", max_pixels=context.settings.max_image_pixels)
     text, items = read_notes(picture, samplers=_SAMPLERS)
     entries = read(text, reading(context.options.snapshot(), context.settings))

@@ -25,7 +25,7 @@ async def progress(
     running, queued = context.running(), context.queued()
     current = next(iter((*running, *queued)), None)
     series = context.find_series(current)
-    fraction = _series_fraction(series, running) if series else _fraction(current)
+    fraction = _HEAD_START + series_share(series, running) if series else _fraction(current)
     return {
         "progress": min(fraction, 1.0),
         "eta_relative": _series_eta(series, fraction) if series else _eta(current, fraction),
@@ -106,10 +106,10 @@ def _planned(job: JobStatus) -> int:
     return job.spec.n_iter * job.spec.passes
 
 
-def _series_fraction(series: Series, running: Sequence[JobStatus]) -> float:
-    """A script's progress: its finished batches and the shares of those in work."""
+def series_share(series: Series, running: Sequence[JobStatus]) -> float:
+    """How much of a script is done, 0..1: its finished batches and the shares of those in work."""
     share = sum(job.fraction * _planned(job) for job in running if job.job_id in series.job_ids)
-    return _HEAD_START + (series.finished + share) / max(series.planned, 1)
+    return (series.finished + share) / max(series.planned, 1)
 
 
 def _series_eta(series: Series, fraction: float) -> float:

@@ -1,36 +1,24 @@
-"""What a finished job becomes: pictures pasted together and encoded, texts, files, the `info` document.
+"""What a finished job becomes: pictures pasted together and encoded, texts, the `info` document.
 
 Runs in worker threads; touches no event loop.
 """
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from darkroom.api.convert import Prepared
 from darkroom.api.models import Generation, Img2Img
+from darkroom.api.saving import save_all
+from darkroom.api.shots import Shot
 from darkroom.engine.client import Event, JobStatus
-from darkroom.images import files, grid
+from darkroom.images import grid
 from darkroom.images.codecs import Format, Pixels, encode, fitting, to_base64
 from darkroom.jobs.infotext import TEXT_ONLY, VERSION, Shown, write
-from darkroom.settings import OptionValues, Settings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Shot:
-    """One finished picture with its generation text, or a by-product of one, told by the `suffix` of its file.
-
-    A by-product's text goes into its file alone.
-    """
-
-    picture: Pixels
-    text: str
-    seed: int
-    suffix: str = ""
-    returned: bool = True
-    saved: bool = True
+from darkroom.options.values import OptionValues
+from darkroom.settings import Settings
 
 
 def with_notes(prepared: Prepared, event: Event) -> Prepared:
@@ -50,7 +38,7 @@ def finish(prepared: Prepared, event: Event) -> list[Shot]:
 def _shots(prepared: Prepared, picture: Pixels, index: int) -> Iterator[Shot]:
     """The picture and, behind it, its mask and what was made under that, where the options ask for them."""
     options, done = prepared.options, prepared.finishing.apply(picture, index)
-    shot = Shot(picture=done.picture, text=describe(prepared, index), seed=prepared.spec.seeds[index])
+    shot = Shot(picture=done.picture, text=describe(prepared, index), seed=prepared.spec.seeds[index], place=index)
     if done.uncorrected is not None:
         yield replace(shot, picture=done.uncorrected, suffix="-before-color-correction", returned=False)
     yield shot
@@ -86,43 +74,16 @@ def make_grid(shots: Sequence[Shot], options: OptionValues, batch_size: int) -> 
     return Shot(picture=sheet, text=shots[0].text, seed=shots[0].seed)
 
 
-def encode_shot(shot: Shot, prepared: Prepared, options: OptionValues, *, file_format: Format | None = None) -> bytes:
-    """A picture's file. The format is the server's, not the job's: A1111 encodes after the overrides are gone."""
-    text = shot.text if options.enable_pnginfo and prepared.options.enable_pnginfo and not shot.suffix else ""
+def encode_shot(shot: Shot, prepared: Prepared, *, file_format: Format | None = None) -> bytes:
+    """A picture's file, as the job's own options say. A1111: a request's overrides are gone by then."""
+    options = prepared.options
+    text = shot.text if options.enable_pnginfo and not shot.suffix else ""
     wanted = fitting(shot.picture, file_format or options.samples_format)
     return encode(shot.picture, wanted, text=text, quality=options.jpeg_quality)
 
 
-def save_all(shots: Iterable[Shot], sheet: Shot | None, prepared: Prepared, settings: Settings) -> None:
-    """Write pictures and grid into the dated output folders. Raises OSError."""
-    options, kind = prepared.options, prepared.spec.kind
-    if options.samples_save:
-        for shot in (shot for shot in shots if shot.saved):
-            data, extension = _file(shot, options, options.samples_format)
-            path = files.save(
-                data,
-                settings.output_dir / f"{kind}-images",
-                decoration=f"{shot.seed}{shot.suffix}",
-                extension=extension,
-            )
-            if options.save_txt:
-                path.with_suffix(".txt").write_text(shot.text + "\n", encoding="utf-8")
-    if sheet and options.grid_save:
-        data, extension = _file(sheet, options, options.grid_format)
-        folder = settings.output_dir / f"{kind}-grids"
-        files.save(data, folder, decoration="", extension=extension, basename="grid", digits=4)
-
-
-def _file(shot: Shot, options: OptionValues, wanted: Format) -> tuple[bytes, Format]:
-    """A picture as it is saved, and the format that was fit for it."""
-    file_format = fitting(shot.picture, wanted)
-    text = shot.text if options.enable_pnginfo else ""
-    data = encode(shot.picture, file_format, text=text, quality=options.jpeg_quality, lossless=options.webp_lossless)
-    return data, file_format
-
-
-def answer(wire: Generation, prepared: Prepared, event: Event, options: OptionValues, settings: Settings) -> bytes:
-    """The JSON of a txt2img or img2img answer. `options` are the server's, `prepared.options` the job's."""
+def answer(wire: Generation, prepared: Prepared, event: Event, settings: Settings) -> bytes:
+    """The JSON of a txt2img or img2img answer."""
     prepared = with_notes(prepared, event)
     made = finish(prepared, event)
     shots = [shot for shot in made if shot.returned]
@@ -131,11 +92,11 @@ def answer(wire: Generation, prepared: Prepared, event: Event, options: OptionVa
     if saving and shots and (len(shots) > 1 or not prepared.options.grid_only_if_multiple):
         sheet = make_grid(shots, prepared.options, prepared.spec.batch_size)
     if saving and (event.status.state == "done" or prepared.options.save_incomplete_images):
-        save_all(made, sheet, prepared, settings)
+        save_all(made, sheet, prepared, settings, began=event.status.started_at)
     returned = [sheet, *shots] if sheet and prepared.options.return_grid else shots
     images = returned if getattr(wire, "send_images", True) else []
     body = {
-        "images": [to_base64(encode_shot(shot, prepared, options)) for shot in images],
+        "images": [to_base64(encode_shot(shot, prepared)) for shot in images],
         "parameters": parameters(wire, prepared),
         "info": info(wire, prepared, event.status, returned, has_grid=len(returned) > len(shots)),
     }

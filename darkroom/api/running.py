@@ -10,6 +10,8 @@ from fastapi import Request
 from darkroom.api.context import Context
 from darkroom.api.convert import Prepared
 from darkroom.engine.client import Event, result
+from darkroom.errors import NotStrict
+from darkroom.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +35,19 @@ async def run_job(request: Request, context: Context, prepared: Prepared) -> Eve
 
 
 def submit(context: Context, prepared: Prepared) -> str:
-    """Hand a job to the engine and give its id; the log hears what has no effect in it. Raises Busy."""
+    """Hand a job to the engine and give its id; the log hears what has no effect in it. Raises Busy, NotStrict."""
+    insist(context.settings, (*prepared.ignored, *prepared.warnings))
     job_id = context.engine.submit(prepared.spec)
     for kind, notes in (("ignored", prepared.ignored), ("replaced", prepared.warnings)):
         if notes:
             log.warning("job %s: %s: %s", job_id, kind, printable(notes))
     return job_id
+
+
+def insist(settings: Settings, notes: Sequence[str]) -> None:
+    """Where the operator wants that, let nothing pass with a mere note. Raises NotStrict."""
+    if settings.strict and notes:
+        raise NotStrict(f"{printable(notes)}; this server serves only what it can serve as it stands (--strict)")
 
 
 async def finish_job(context: Context, job_id: str) -> Event:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 from darkroom.api.models import Generation
+from darkroom.options.values import OptionValues
 from darkroom.sampling.names import AUTOMATIC, Sampler, effective_scheduler, find_scheduler
 from darkroom.sampling.options import SamplingOptions
-from darkroom.settings import OptionValues
 
 ZERO_TERMINAL_SNR = "Zero Terminal SNR"
 

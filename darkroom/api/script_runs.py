@@ -18,15 +18,17 @@ from fastapi import Request
 from darkroom.api.context import Context, Series
 from darkroom.api.convert import Prepared, to_spec
 from darkroom.api.models import Generation
-from darkroom.api.results import Shot, describe, encode_shot, finish, info, parameters, save_all, with_notes
+from darkroom.api.results import describe, encode_shot, finish, info, parameters, with_notes
 from darkroom.api.running import finish_job, submit, while_connected
-from darkroom.api.scripts import Chosen, tab_of
+from darkroom.api.saving import save_all
+from darkroom.api.scripts import Chosen
+from darkroom.api.shots import Shot
 from darkroom.engine.client import Event
 from darkroom.errors import DarkroomError, LimitExceeded
 from darkroom.images.captions import Ink
 from darkroom.images.codecs import to_base64
+from darkroom.options.values import OptionValues
 from darkroom.scripts.plan import Ask, Made, Outcome, Plan, Result, Setting
-from darkroom.settings import OptionValues
 
 _FONT = "font_roboto"
 """The package whose font captions are drawn with; Pillow's own font if it is not installed."""
@@ -77,7 +79,7 @@ async def run_script(request: Request, context: Context, wire: Generation, chose
     plan = chosen.script.plan(plain, chosen.arguments, _setting(context, chosen, options))
     if not context.running():
         context.controls.begin()
-    series = Series(kind=tab_of(wire), task_id=wire.task_id, began=time.time())
+    series = Series(task_id=wire.task_id, began=time.time())
     run = _Run(context=context, wire=wire, options=options, stops=context.controls.stops, series=series)
     context.series.append(series)
     try:
@@ -271,12 +273,15 @@ def _make_answer(run: _Run, result: Result) -> ScriptAnswer:
     """The whole answer as JSON, also where nothing was made."""
     wire = run.wire
     prepared = run.first.prepared if run.first else run.prepared or _convert(run, wire)
-    shots = [Shot(picture=made.picture, text=made.text, seed=made.seed) for made in result.pictures]
+    shots = [
+        Shot(picture=made.picture, text=made.text, seed=made.seed, prompt=made.prompt, place=place)
+        for place, made in enumerate(result.pictures)
+    ]
     if getattr(wire, "save_images", False):
         _save(run, prepared, shots, result)
     images = shots if getattr(wire, "send_images", True) else []
     body = {
-        "images": [to_base64(encode_shot(shot, prepared, run.options)) for shot in images],
+        "images": [to_base64(encode_shot(shot, prepared)) for shot in images],
         "parameters": parameters(wire, prepared),
         "info": json.dumps(_document(run, prepared, result)),
     }

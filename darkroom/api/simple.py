@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,11 +17,13 @@ from starlette.exceptions import HTTPException
 from darkroom.api.context import Shared
 from darkroom.api.convert import Prepared, to_spec
 from darkroom.api.models import Simple, Txt2Img
-from darkroom.api.results import Shot, encode_shot, finish, make_grid, with_notes
+from darkroom.api.results import encode_shot, finish, make_grid, with_notes
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, job_headers, run_job
+from darkroom.api.shots import Shot
 from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images.codecs import to_base64
-from darkroom.settings import OptionValues, Settings
+from darkroom.options.values import OptionValues
+from darkroom.settings import Settings
 
 router = APIRouter(tags=["generation"])
 
@@ -49,6 +52,7 @@ async def generate(request: Request, context: Shared) -> Response:
     prepared = await to_thread.run_sync(
         to_spec, wire, options, context.settings, checkpoints, context.engine, limiter=limiter
     )
+    prepared = replace(prepared, warnings=(*simple.leniencies, *prepared.warnings))
     try:
         event = await run_job(request, context, prepared)
     except ClientGoneError:
@@ -103,24 +107,24 @@ def _to_wire(simple: Simple, settings: Settings) -> Txt2Img:
 def _pack(shots: Sequence[Shot], prepared: Prepared, options: OptionValues, accept: str) -> tuple[bytes, str]:
     """The answer's body and type."""
     if "application/zip" in accept:
-        return _zip(shots, prepared, options), "application/zip"
+        return _zip(shots, prepared), "application/zip"
     if "application/json" in accept and "image/" not in accept:
-        return _json(shots, prepared, options), "application/json"
+        return _json(shots, prepared), "application/json"
     shot = shots[0] if len(shots) == 1 else make_grid(shots, options, prepared.spec.batch_size)
-    return encode_shot(shot, prepared, options, file_format="png"), "image/png"
+    return encode_shot(shot, prepared, file_format="png"), "image/png"
 
 
-def _zip(shots: Sequence[Shot], prepared: Prepared, options: OptionValues) -> bytes:
+def _zip(shots: Sequence[Shot], prepared: Prepared) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for place, shot in enumerate(shots):
-            archive.writestr(f"{place:02}-{shot.seed}.png", encode_shot(shot, prepared, options, file_format="png"))
+            archive.writestr(f"{place:02}-{shot.seed}.png", encode_shot(shot, prepared, file_format="png"))
     return buffer.getvalue()
 
 
-def _json(shots: Sequence[Shot], prepared: Prepared, options: OptionValues) -> bytes:
+def _json(shots: Sequence[Shot], prepared: Prepared) -> bytes:
     document = {
-        "images": [to_base64(encode_shot(shot, prepared, options, file_format="png")) for shot in shots],
+        "images": [to_base64(encode_shot(shot, prepared, file_format="png")) for shot in shots],
         "seeds": [shot.seed for shot in shots],
         "infotexts": [shot.text for shot in shots],
     }

@@ -5,6 +5,7 @@ Works in picture space throughout; knows nothing of networks, and of requests on
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,8 @@ from darkroom.images.codecs import decode_base64, encode_image, flatten, to_pixe
 from darkroom.images.overlay import Finishing, make_overlay, widen
 from darkroom.images.upscale import RESAMPLERS, Enlarge
 from darkroom.jobs.spec import InitImage, SoftInpainting
-from darkroom.settings import OptionValues, Settings
+from darkroom.options.values import OptionValues
+from darkroom.settings import Settings
 
 MAX_BLUR = 128
 MIN_SIDE = 8
@@ -118,7 +120,9 @@ def make_start(
             fix_steps=options.img2img_fix_steps,
             mask=_levels(mask) if mask else None,
             soft=soft if mask else None,
-            digest=_keep_sources(sources, settings) if options.save_init_img else None,
+            digest=_keep_sources(sources, settings.data_dir / options.outdir_init_images)
+            if options.save_init_img
+            else None,
         ),
         batch_size=len(pictures) if len(pictures) > 1 else batch_size,
         finishing=_finishing(plan, whole, pictures, mask),
@@ -140,12 +144,12 @@ def _decode_sources(wire: Img2Img, batch_size: int, max_pixels: int) -> list[Ima
     return sources
 
 
-def _keep_sources(sources: list[Image.Image], settings: Settings) -> str:
+def _keep_sources(sources: list[Image.Image], folder: Path) -> str:
     """Save the pictures as they came, each under the MD5 of its pixels; the last one's is what the text tells."""
     digest = ""
     for source in sources:
         digest = hashlib.md5(source.tobytes(), usedforsecurity=False).hexdigest()
-        files.keep(encode_image(source, "png", notes={}), settings.output_dir / "init-images", f"{digest}.png")
+        files.keep(encode_image(source, "png", notes={}), folder, f"{digest}.png")
     return digest
 
 

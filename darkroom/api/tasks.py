@@ -12,6 +12,7 @@ from pydantic import Field
 
 from darkroom.api.context import Context, Shared
 from darkroom.api.models import Wire
+from darkroom.api.progress import series_share
 from darkroom.coerce import Bool, Int, Text
 from darkroom.engine.client import JobStatus
 from darkroom.images.codecs import MEDIA_TYPES
@@ -25,8 +26,8 @@ _REMEMBERED = 16
 class TaskQuestion(Wire):
     """Which task, and which of its live pictures the client has already."""
 
-    id_task: Text | None = None
-    id_live_preview: Int = -1
+    id_task: Text | None = Field(None, description="The name of the task: a request's force_task_id.")
+    id_live_preview: Int = Field(-1, description="Number of the live picture that the client has; -1 for none.")
     live_preview: Bool = Field(True, description="Send the live picture if it is another one.")
 
 
@@ -38,19 +39,23 @@ def task_name(job: JobStatus) -> str:
 @router.get("/pending-tasks", operation_id="get_pending_tasks_internal_pending_tasks_get")
 def pending_tasks(context: Shared) -> dict[str, Any]:
     """The tasks that wait or run, in order of submission."""
-    names = [task_name(job) for job in (*context.running(), *context.queued())]
+    jobs = [task_name(job) for job in (*context.running(), *context.queued())]
+    names = list(dict.fromkeys([*(series.task_id for series in context.series if series.task_id), *jobs]))
     return {"size": len(names), "tasks": names}
 
 
 @router.post("/progress", operation_id="progressapi_internal_progress_post")
 async def progress(wire: TaskQuestion, context: Shared) -> dict[str, Any]:
     """Where one task stands."""
-    job = _find(context.running(), wire.id_task)
-    if job is None:
+    running = context.running()
+    job = _find(running, wire.id_task)
+    series = next((one for one in context.series if wire.id_task and one.task_id == wire.id_task), None)
+    if job is None and series is None:
         return _not_running(context, wire.id_task)
-    fraction = job.fraction
-    elapsed = time.time() - (job.started_at or job.submitted_at)
-    number, picture = await _live_picture(context, job, wire)
+    fraction = series_share(series, running) if series else job.fraction if job else 0.0
+    began = series.began if series else (job.started_at or job.submitted_at) if job else time.time()
+    elapsed = time.time() - began
+    number, picture = await _live_picture(context, job, wire) if job else (wire.id_live_preview, None)
     return {
         "active": True,
         "queued": False,

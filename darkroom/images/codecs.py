@@ -91,12 +91,17 @@ def decode_bytes(data: bytes, *, field: str, max_pixels: int) -> Image.Image:
         raise BadImage(field, shown, "a picture that is complete and undamaged") from None
 
 
+def is_address(text: object) -> bool:
+    """Whether a text names a picture elsewhere instead of being one."""
+    return isinstance(text, str) and text[:8].lower().startswith(("http://", "https://"))
+
+
 def _bytes_of(text: object, field: str) -> bytes:
     if not isinstance(text, str):
         raise BadImage(field, text, ALLOWED)
-    if text[:8].lower().startswith(("http://", "https:/")):
+    if is_address(text):
         raise BadImage(field, text, "the picture itself as base64; addresses are not fetched")
-    if text.startswith("data:"):
+    if text[:256].lstrip()[:5].lower() == "data:":
         text = text.partition(",")[2]
     packed = "".join(text.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
     if not packed:

@@ -1,53 +1,83 @@
-"""Output folders: a dated folder per day, a running number and the seed in each name. Knows nothing of requests."""
+"""Pictures as files: folders made when they are needed, running numbers, nothing half-written. Knows no request."""
 
 import contextlib
 import os
 import re
 import tempfile
-from datetime import datetime
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 
 _TRIES = 500
 
 
-def save(data: bytes, folder: Path, *, decoration: str, extension: str, basename: str = "", digits: int = 5) -> Path:
-    """Write a picture to `folder/<date>/[<basename>-]<number>[-<decoration>].<extension>` and give its path.
+def save(
+    data: bytes,
+    folder: Path,
+    *,
+    decoration: str,
+    extension: str,
+    basename: str = "",
+    digits: int = 5,
+    numbered: bool = True,
+    replace: bool = True,
+) -> Path:
+    """Write a picture to `folder/[<basename>-]<number>[-<decoration>].<extension>` and give its path.
 
-    The number is one above the highest in the folder. Raises OSError.
+    The number is one above the highest in the folder. Without one a file of the same name is replaced, or, where
+    `replace` is false, the new one gets a number behind its name. Raises OSError.
     """
-    folder = folder / datetime.now().astimezone().strftime("%Y-%m-%d")
     folder.mkdir(parents=True, exist_ok=True)
-    head = f"{basename}-" if basename else ""
-    tail = f"-{decoration}" if decoration else ""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".save-", delete=False) as draft:
         draft.write(data)
     try:
         Path(draft.name).chmod(0o644)
-        first = _next_number(folder, head)
-        for number in range(first, first + _TRIES):
-            path = folder / f"{head}{number:0{digits}}{tail}.{extension}"
+        if not numbered and decoration and replace:
+            return Path(draft.name).rename(folder / f"{decoration}.{extension}")
+        stems = (
+            _numbered_stems(folder, decoration, basename, digits)
+            if numbered or not decoration
+            else _suffixed_stems(decoration)
+        )
+        for stem in islice(stems, _TRIES):
+            path = folder / f"{stem}.{extension}"
             # A link fails where the name is taken, so two requests can never write the same file.
             with contextlib.suppress(FileExistsError):
                 os.link(draft.name, path)
                 return path
-        raise FileExistsError(f"{folder}: {_TRIES} names from number {first} are taken")
+        raise FileExistsError(f"{folder}: {_TRIES} names are taken")
     finally:
-        Path(draft.name).unlink()
+        Path(draft.name).unlink(missing_ok=True)
 
 
 def keep(data: bytes, folder: Path, name: str) -> None:
     """Write a file under a name that stands for its content; one that is there is left alone. Raises OSError."""
     path = folder / name
-    if path.exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".save-", delete=False) as draft:
+    if not path.exists():
+        write(data, path)
+
+
+def write(data: bytes, path: Path) -> None:
+    """Write a file in one step, in place of what has its name. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".save-", delete=False) as draft:
         draft.write(data)
     Path(draft.name).chmod(0o644)
     Path(draft.name).replace(path)
 
 
+def _numbered_stems(folder: Path, decoration: str, basename: str, digits: int) -> Iterator[str]:
+    head = f"{basename}-" if basename else ""
+    tail = f"-{decoration}" if decoration else ""
+    return (f"{head}{number:0{digits}}{tail}" for number in count(_next_number(folder, head)))
+
+
+def _suffixed_stems(decoration: str) -> Iterator[str]:
+    yield decoration
+    yield from (f"{decoration}-{number}" for number in count(1))
+
+
 def _next_number(folder: Path, head: str) -> int:
-    pattern = re.compile(re.escape(head) + r"(\d+)(?:-|\.)")
+    pattern = re.compile(re.escape(head) + r"(\d{1,18})(?:-|\.)")
     matches = (pattern.match(path.name) for path in folder.iterdir())
     return max((int(match[1]) for match in matches if match), default=-1) + 1

@@ -48,8 +48,8 @@ def cover(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> Tiling:
 def _edges(length: int, tile: int, overlap: int) -> tuple[int, ...]:
     """Where tiles begin along one side: evenly spread, the last one ending at the border."""
     count = max(math.ceil((length - overlap) / (tile - overlap)), 1)
-    step = (length - tile) / (count - 1) if count > 1 else 0
-    return tuple(max(min(int(step * place), length - tile), 0) for place in range(count))
+    room = max(length - tile, 0)
+    return tuple(room * place // max(count - 1, 1) for place in range(count))
 
 
 def cut(picture: Image.Image, tiling: Tiling) -> list[Image.Image]:

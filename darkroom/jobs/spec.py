@@ -271,6 +271,7 @@ class CheckpointInfo:
     old_hash: str | None = None
     config: str | None = None
     native_size: int = 512
+    largest_size: int | None = None
     conditioning: Conditioning = "none"
     text_width: int | None = None
     preferred_vae: str | None = None

@@ -39,6 +39,7 @@ class CheckpointFile:
     old_hash: str | None = None
     config: str | None = None
     native_size: int = 512
+    largest_size: int | None = None
     conditioning: Conditioning = "none"
     text_width: int | None = None
     preferred_vae: str | None = None
@@ -214,12 +215,14 @@ def _describe_all(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[str, Che
 
 def _describe(path: Path, folder: Path) -> CheckpointFile:
     config = beside(path)
+    described = _config_or_default(config)
     return CheckpointFile(
         filename=str(path),
         path=path.relative_to(folder).as_posix(),
         old_hash=_old_hash(path),
         config=str(config) if config else None,
-        native_size=_config_or_default(config).native_size,
+        native_size=described.native_size,
+        largest_size=described.largest_size,
         conditioning=conditioning_of(path),
         text_width=text_width(path),
         preferred_vae=preferred_vae(path),

@@ -23,7 +23,8 @@ class ModelConfig:
     """What a YAML says about a model; the defaults are those of Stable Diffusion 1.x.
 
     `scale` multiplies the autoencoder's latent. `heads` or `head_channels` (one of them) splits the UNet's attention.
-    `native_size` is the side in pixels that the model draws best.
+    `native_size` is the side in pixels that the model draws best; with a side above `largest_size` it no longer
+    lays out a whole picture.
     """
 
     linear_start: float = 0.00085
@@ -34,6 +35,7 @@ class ModelConfig:
     heads: int | None = 8
     head_channels: int | None = None
     native_size: int = 512
+    largest_size: int | None = None
 
 
 def beside(checkpoint: Path) -> Path | None:
@@ -106,6 +108,7 @@ def _config(document: Mapping[str, object]) -> ModelConfig:
         heads=None if head_channels else _count(unet, "num_heads") or default.heads,
         head_channels=head_channels,
         native_size=_count(_inner(document, "darkroom"), "native_size") or default.native_size,
+        largest_size=_count(_inner(document, "darkroom"), "largest_size"),
     )
 
 

@@ -101,9 +101,13 @@ def choice(label: str, default: str, choices: Sequence[str]) -> Any:
     return _declare(default, Argument(label=label, shown=default, read=_read_choice, choices=lambda _: choices))
 
 
-def pick(label: str, default: str, choices: Choices) -> Any:
-    """As `choice`, out of what is installed."""
-    return _declare(default, Argument(label=label, shown=default, read=_read_choice, choices=choices))
+def pick(label: str, default: str, choices: Choices, *, absent: str | None = None) -> Any:
+    """As `choice`, out of what is installed. Null is `absent`, or refused if there is none."""
+
+    def read_one(value: object, known: Sequence[str] | None) -> object:
+        return absent if value is None and absent is not None else _read_choice(value, known)
+
+    return _declare(default, Argument(label=label, shown=default, read=read_one, choices=choices))
 
 
 def several(label: str, default: Sequence[str], choices: Sequence[str]) -> Any:

@@ -24,13 +24,13 @@ _MOST_PIXELS = 200_000_000
 class Arguments:
     """What the script takes."""
 
-    x_type: str = pick("X type", "Seed", labels_of)
+    x_type: str = pick("X type", "Seed", labels_of, absent=NOTHING)
     x_text: str = words("X values")
     x_picked: tuple[str, ...] = values("X values")
-    y_type: str = pick("Y type", NOTHING, labels_of)
+    y_type: str = pick("Y type", NOTHING, labels_of, absent=NOTHING)
     y_text: str = words("Y values")
     y_picked: tuple[str, ...] = values("Y values")
-    z_type: str = pick("Z type", NOTHING, labels_of)
+    z_type: str = pick("Z type", NOTHING, labels_of, absent=NOTHING)
     z_text: str = words("Z values")
     z_picked: tuple[str, ...] = values("Z values")
     legend: bool = flag("Draw legend", True)

@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -80,9 +81,16 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    folder: Path, *flags: str, env: Mapping[str, str] | None = None, auth: tuple[str, str] | None = None
+    folder: Path,
+    *flags: str,
+    env: Mapping[str, str] | None = None,
+    auth: tuple[str, str] | None = None,
+    trusted: Path | None = None,
 ) -> Iterator[Server]:
-    """A server whose files all lie in `folder`; stopped on leaving, which must go cleanly."""
+    """A server whose files all lie in `folder`; stopped on leaving, which must go cleanly.
+
+    Where `trusted` names a certificate, the server speaks HTTPS with it.
+    """
     port = free_port()
     log = folder / f"server-{port}.log"
     command = [sys.executable, "-m", "darkroom", "serve", "--port", str(port), "--data-dir", str(folder), *flags]
@@ -91,9 +99,10 @@ def serving(
         process = subprocess.Popen(
             command, cwd=folder, env=kept | dict(env or {}), stdout=sink, stderr=subprocess.STDOUT
         )
-    url = f"http://127.0.0.1:{port}"
+    url = f"{'https' if trusted else 'http'}://127.0.0.1:{port}"
+    verify = ssl.create_default_context(cafile=trusted)
     try:
-        with httpx.Client(base_url=url, timeout=120, auth=auth) as client:
+        with httpx.Client(base_url=url, timeout=120, auth=auth, verify=verify) as client:
             wait_until_ready(client, process, log)
             yield Server(url=url, log=log, process=process, client=client)
     finally:

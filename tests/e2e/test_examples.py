@@ -36,6 +36,13 @@ def test_the_python_example_writes_its_pictures(server: Server, repository: Path
             assert image.width >= 64
 
 
+def test_the_example_with_openais_client_writes_its_pictures(server: Server, repository: Path, tmp_path: Path) -> None:
+    run([sys.executable, str(repository / "examples/openai_client.py")], server, tmp_path)
+    for name in ("apple-0.png", "apple-1.png", "edited.webp"):
+        with Image.open(tmp_path / name) as image:
+            assert image.width >= 64
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_first_request_of_the_readme_gives_a_picture(server: Server, repository: Path, tmp_path: Path) -> None:
     readme = (repository / "README.md").read_text()

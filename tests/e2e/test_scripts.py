@@ -4,7 +4,9 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.e2e.serving import Json, Server, as_base64, picture, pixels, serving
@@ -99,3 +101,11 @@ def test_a_picture_is_drawn_again_from_the_noise_it_would_have_come_from(server:
     other = pixels(server.post("/sdapi/v1/txt2img", {**SMALL, "steps": 20, "cfg_scale": 1, "seed": 8})["images"][0])
     assert np.abs(first - second).mean() < np.abs(first - other).mean() / 2
     assert "Decode steps: 40" in json.loads(again["info"])["infotexts"][0]
+
+
+def test_a_dropped_connection_ends_a_script(server: Server, photo: Image.Image) -> None:
+    body = {**SMALL, "steps": 150, "init_images": [as_base64(photo)], "denoising_strength": 1.0}
+    script = {"script_name": "Loopback", "script_args": [32, 0.9, "Linear", "None"]}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/sdapi/v1/img2img", json=body | script, timeout=1.5)
+    server.wait_until_idle(10)

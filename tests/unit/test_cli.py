@@ -27,7 +27,15 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(darkroom.engine.local, "LocalEngine", lambda settings: FakeEngine())
-    monkeypatch.setattr(darkroom.engine.catalogue, "Catalogue", lambda settings: FakeEngine())
+    monkeypatch.setattr(darkroom.engine.catalogue, "Catalogue", lambda settings: FakeCatalogue())
+
+
+class FakeCatalogue(FakeEngine):
+    """Its own shelf of small networks as well."""
+
+    @property
+    def small(self) -> "FakeCatalogue":
+        return self
 
 
 def run(*arguments: str) -> Any:

@@ -11,7 +11,8 @@ import pytest
 from darkroom.api.app import create_app
 from darkroom.engine.client import Engine
 from darkroom.errors import DarkroomError
-from darkroom.settings import Options, Settings
+from darkroom.options.store import Options
+from darkroom.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -1,15 +1,11 @@
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from darkroom.errors import BadRequest
-from darkroom.settings import NO_EFFECT_YET, Options, OptionValues, Settings, parse_credentials
+from darkroom.settings import Settings, parse_credentials
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +31,18 @@ def test_every_setting_can_be_given_in_all_three_ways(monkeypatch: pytest.Monkey
     values |= {
         "api_auth": "a:b",
         "cors_allow_origins": "http://x",
+        "cors_allow_origins_regex": "http://.*",
+        "allowed_hosts": "x",
         "ckpt_dir": "/ckpt",
-        "root_path": "/p",
+        "lora_dir": "/lora",
+        "vae_dir": "/vae",
+        "embeddings_dir": "/embeddings",
+        "hypernetwork_dir": "/hypernetworks",
+        "styles_file": "/styles.csv",
+        "api_auth_file": "/credentials",
+        "tls_keyfile": "/key",
+        "tls_certfile": "/certificate",
+        "subpath": "p",
         "exact": True,
     }
     assert set(values) == set(Settings.model_fields)
@@ -95,53 +101,3 @@ def test_passwords_are_not_printed() -> None:
 def test_checkpoints_lie_where_a1111_puts_them() -> None:
     assert Settings.load({"models_dir": "m"}).checkpoint_dir == Path("m/Stable-diffusion")
     assert Settings.load({"models_dir": "m", "ckpt_dir": "c"}).checkpoint_dir == Path("c")
-
-
-def test_a_snapshot_never_changes() -> None:
-    options = Options()
-    before = options.snapshot()
-    options.update({"jpeg_quality": 5})
-    assert before.jpeg_quality == 80
-    assert options.snapshot().jpeg_quality == 5
-
-
-def test_options_survive_on_disk(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "config.json"
-    Options(file).update({"jpeg_quality": "70", "sd_model_checkpoint": "ä"})
-    again = Options(file).snapshot()
-    assert (again.jpeg_quality, again.sd_model_checkpoint) == (70, "ä")
-    assert [path.name for path in file.parent.iterdir()] == ["config.json"]
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "5", '{"jpeg_quality": "abc", "sd_vae": "x", "gone": 1}'])
-def test_a_damaged_file_costs_only_what_is_damaged(tmp_path: Path, content: str) -> None:
-    file = tmp_path / "config.json"
-    file.write_text(content)
-    values = Options(file).snapshot()
-    assert values.jpeg_quality == 80
-    assert values.sd_vae == ("x" if "sd_vae" in content else "Automatic")
-
-
-def test_a_format_may_be_written_in_capitals() -> None:
-    assert OptionValues().merged({"samples_format": "PNG"}).samples_format == "png"
-
-
-def test_a_wrong_change_changes_nothing(tmp_path: Path) -> None:
-    options = Options(tmp_path / "config.json")
-    with pytest.raises(BadRequest, match="jpeg_quality"):
-        options.update({"sd_vae": "x", "jpeg_quality": 101})
-    assert options.snapshot() == OptionValues()
-    assert not (tmp_path / "config.json").exists()
-
-
-def test_options_without_effect_exist() -> None:
-    assert set(OptionValues.model_fields) >= NO_EFFECT_YET
-
-
-@given(
-    name=st.sampled_from(sorted(OptionValues.model_fields)), value=st.none() | st.integers() | st.floats() | st.text()
-)
-def test_any_value_of_an_option_is_taken_or_refused_by_name(name: str, value: object) -> None:
-    with contextlib.suppress(BadRequest):
-        merged = OptionValues().merged({name: value})
-        assert OptionValues().merged(merged.model_dump()) == merged

@@ -10,7 +10,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from darkroom.api.app import create_app
-from darkroom.settings import Options, Settings
+from darkroom.options.store import Options
+from darkroom.settings import Settings
 from tests.unit.api.fake_engine import FakeEngine
 
 Serve = Callable[..., TestClient]

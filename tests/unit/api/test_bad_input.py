@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 
 from darkroom.api.app import create_app
 from darkroom.errors import Busy, JobFailed
-from darkroom.settings import Options, Settings
+from darkroom.options.store import Options
+from darkroom.settings import Settings
 from tests.unit.api.conftest import Serve, noise, to_base64
 from tests.unit.api.fake_engine import FakeEngine
 
@@ -238,7 +239,7 @@ def test_a_trailing_slash_is_redirected(client: TestClient) -> None:
 def test_a_full_queue_asks_to_come_back(client: TestClient, engine: FakeEngine) -> None:
     engine.capacity = 0
     answer = client.post(TXT2IMG, json={})
-    assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (503, Busy.code, "1")
+    assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (429, Busy.code, "1")
 
 
 def test_a_failed_job_says_so_without_a_traceback(client: TestClient, engine: FakeEngine) -> None:

@@ -14,8 +14,9 @@ from darkroom.api.models import Generation, Img2Img, Txt2Img
 from darkroom.api.results import describe
 from darkroom.errors import BadRequest
 from darkroom.jobs.spec import Hires, JobSpec
+from darkroom.options.values import OptionValues
 from darkroom.sampling.names import SAMPLERS, SCHEDULERS, effective_scheduler, get_sampler
-from darkroom.settings import OptionValues, Settings
+from darkroom.settings import Settings
 from tests.unit.api.conftest import noise, to_base64
 from tests.unit.api.fake_engine import MODELS, FakeEngine
 

@@ -12,7 +12,8 @@ from darkroom.api.models import Img2Img, Txt2Img
 from darkroom.api.networks import adapters_of, choose_vae, token_merging
 from darkroom.jobs.networks import AdapterInfo, EmbeddingInfo, HypernetworkInfo, VaeInfo
 from darkroom.jobs.spec import Adapter
-from darkroom.settings import OptionValues, Settings
+from darkroom.options.values import OptionValues
+from darkroom.settings import Settings
 from tests.unit.api.fake_engine import MODELS, FakeEngine, Shelf
 
 VALUES = OptionValues()

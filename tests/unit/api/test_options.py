@@ -1,11 +1,16 @@
 import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
-from darkroom.api.other_options import OTHER_OPTIONS
-from darkroom.settings import Options, OptionValues
+from darkroom.errors import BadModelFile
+from darkroom.options.store import Options
 from tests.unit.api.conftest import Serve
 from tests.unit.api.fake_engine import SHA, FakeEngine
 
@@ -78,18 +83,47 @@ def test_integers_as_floats_and_texts_are_taken(client: TestClient) -> None:
     assert (shown["CLIP_stop_at_last_layers"], shown["eta_noise_seed_delta"]) == (2, 31337)
 
 
-def test_every_option_of_the_original_is_listed_once(client: TestClient, recordings: Path) -> None:
+def test_every_option_is_shown_as_the_original_shows_it(client: TestClient, recordings: Path) -> None:
     recorded = json.loads((recordings / "cases/options_after_set.response.json").read_text())["body"]
-    assert set(recorded) <= set(client.get(ROUTE).json())
-    assert not set(OTHER_OPTIONS) & set(OptionValues.model_fields)
+    shown = client.get(ROUTE).json()
+    assert list(shown)[: len(recorded)] == list(recorded)
+    assert len(shown) == 329
+    other = {name for name, value in recorded.items() if shown[name] != value and not name.endswith("_explanation")}
+    assert other == {"CLIP_stop_at_last_layers", "api_enable_requests", "settings_in_ui"}
+    kinds = {name: {type(value), type(recorded[name])} for name, value in shown.items() if name in recorded}
+    assert {name for name, pair in kinds.items() if len(pair) > 1 and pair != {int, float}} == set()
 
 
 def test_unknown_options_are_named_not_refused(client: TestClient) -> None:
-    answer = client.post(ROUTE, json={"nonsense": 1, "jpeg_quality": 70, "ESRGAN_tile": 64, "DAT_tile": 192})
+    answer = client.post(ROUTE, json={"nonsense": 1, "jpeg_quality": 70})
     assert answer.status_code == 200
-    assert answer.headers["X-Darkroom-Ignored"] == "nonsense, ESRGAN_tile"
-    assert client.get(ROUTE).json()["ESRGAN_tile"] == 192
+    assert answer.headers["X-Darkroom-Ignored"] == "nonsense"
     assert client.get(ROUTE).json()["jpeg_quality"] == 70
+
+
+def test_an_option_that_steers_nothing_is_kept_and_named(client: TestClient) -> None:
+    answer = client.post(ROUTE, json={"ESRGAN_tile": 64, "DAT_tile": 192.0, "ui_tab_order": ["txt2img"]})
+    assert answer.headers["X-Darkroom-Ignored"] == "ESRGAN_tile, ui_tab_order"
+    shown = client.get(ROUTE).json()
+    assert (shown["ESRGAN_tile"], shown["DAT_tile"], shown["ui_tab_order"]) == (64, 192, ["txt2img"])
+
+
+def test_the_options_about_addresses_and_the_notes_cannot_be_changed(client: TestClient, tmp_path: Path) -> None:
+    before = client.get(ROUTE).json()
+    wanted = {"api_enable_requests": True, "api_forbid_local_requests": False, "api_useragent": "x"}
+    answer = client.post(ROUTE, json={**wanted, "settings_in_ui": "x", "sd_checkpoint_hash": "abc"})
+    assert answer.status_code == 200
+    assert answer.headers["X-Darkroom-Ignored"] == ", ".join((*wanted, "settings_in_ui", "sd_checkpoint_hash"))
+    assert client.get(ROUTE).json() == before
+    drawn = client.post("/sdapi/v1/txt2img", json={"override_settings": wanted})
+    assert drawn.headers["X-Darkroom-Ignored"] == ", ".join(f"override_settings.{name}" for name in wanted)
+
+
+def test_the_operator_changes_them_in_the_file(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"api_enable_requests": true}')
+    client = serve()
+    assert client.get(ROUTE).json()["api_enable_requests"] is True
+    assert "X-Darkroom-Ignored" not in client.post(ROUTE, json={"api_enable_requests": True}).headers
 
 
 @pytest.mark.parametrize(
@@ -102,6 +136,9 @@ def test_unknown_options_are_named_not_refused(client: TestClient) -> None:
         ("img2img_background_color", "red; drop"),
         ("jpeg_quality", None),
         ("s_noise", 1e300),
+        ("ESRGAN_tile", 513),
+        ("ui_tab_order", "txt2img"),
+        ("outdir_save", "../elsewhere"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_and_changes_nothing(client: TestClient, name: str, value: object) -> None:
@@ -124,8 +161,77 @@ def test_an_empty_body_is_an_empty_change_and_an_array_too(client: TestClient) -
     assert client.post(ROUTE, json=[1]).status_code == 422
 
 
-def test_a_job_keeps_the_options_it_started_with(serve: Serve, engine: FakeEngine) -> None:
+def test_a_checkpoint_is_loaded_before_the_answer_unless_it_is_in_use(client: TestClient, engine: FakeEngine) -> None:
+    client.post(ROUTE, json={"sd_model_checkpoint": "small-a"})
+    assert engine.loaded == []
+    client.post(ROUTE, json={"sd_model_checkpoint": "bar"})
+    assert engine.loaded == ["sub/bar"]
+    client.post(ROUTE, json={"sd_model_checkpoint": "sub/bar.safetensors"})
+    assert engine.loaded == ["sub/bar"]
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_not_chosen(client: TestClient, engine: FakeEngine) -> None:
+    async def load(checkpoint: str) -> None:
+        raise BadModelFile(f"{checkpoint} is damaged")
+
+    engine.load = load  # type: ignore[method-assign]
+    before = client.get(ROUTE).json()
+    answer = client.post(ROUTE, json={"sd_model_checkpoint": "bar", "jpeg_quality": 5})
+    assert answer.status_code == 500
+    assert "sub/bar is damaged" in answer.text
+    assert client.get(ROUTE).json() == before
+
+
+def test_nothing_is_loaded_for_a_request_that_is_refused(client: TestClient, engine: FakeEngine) -> None:
+    assert client.post(ROUTE, json={"sd_model_checkpoint": "bar", "jpeg_quality": 0}).status_code == 422
+    assert client.post(ROUTE, json={"sd_model_checkpoint": ["bar"]}).status_code == 422
+    assert engine.loaded == []
+
+
+def test_jobs_keep_the_options_that_they_were_admitted_with(serve: Serve, engine: FakeEngine) -> None:
+    engine.held = True
     client = serve()
-    client.post("/sdapi/v1/txt2img", json={})
-    client.post(ROUTE, json={"CLIP_stop_at_last_layers": 2})
-    assert engine.specs[0].clip_skip == 1
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(client.post, "/sdapi/v1/txt2img", json={"width": 64, "height": 64})
+        wait_for(lambda: len(engine.specs) == 1)
+        changes = {"CLIP_stop_at_last_layers": 2, "sd_model_checkpoint": "bar", "add_model_hash_to_info": False}
+        assert client.post(ROUTE, json=changes).status_code == 200
+        override = {"CLIP_stop_at_last_layers": 3, "samples_format": "webp"}
+        second = pool.submit(client.post, "/sdapi/v1/txt2img", json={"override_settings": override})
+        wait_for(lambda: len(engine.specs) == 2)
+        assert client.post(ROUTE, json={"CLIP_stop_at_last_layers": 4}).status_code == 200
+        for job in list(engine.jobs()):
+            engine.finish(job.job_id)
+        texts = [json.loads(answer.result(10).json()["info"])["infotexts"][0] for answer in (first, second)]
+    assert [(spec.clip_skip, spec.checkpoint) for spec in engine.specs] == [(1, "small-a"), (3, "sub/bar")]
+    assert "Model: small-a" in texts[0]
+    assert "Clip skip" not in texts[0]
+    assert "Clip skip: 3" in texts[1]
+    shown = client.get(ROUTE).json()
+    assert (shown["CLIP_stop_at_last_layers"], shown["samples_format"]) == (4, "png")
+
+
+def test_a_slow_disk_holds_up_nobody_else(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve()
+    writing, written = threading.Event(), threading.Event()
+
+    def wait(_: int) -> None:
+        writing.set()
+        written.wait(10)
+
+    monkeypatch.setattr(os, "fsync", wait)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(client.post, ROUTE, json={"jpeg_quality": 70})
+        assert writing.wait(10)
+        assert client.get(ROUTE).json()["jpeg_quality"] == 80
+        assert not slow.done()
+        written.set()
+        assert slow.result(10).status_code == 200
+    assert client.get(ROUTE).json()["jpeg_quality"] == 70
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)

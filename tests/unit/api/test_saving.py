@@ -41,3 +41,81 @@ def test_webp_on_disk_can_be_lossless(client: TestClient, tmp_path: Path) -> Non
         levels = np.asarray(picture.convert("RGB"))
     assert (levels == levels[0, 0]).all()
     assert levels[0, 0].tolist() == [6, 0, 77]
+
+
+def names(files: list[Path], folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in files]
+
+
+def test_names_and_folders_follow_their_patterns(client: TestClient, tmp_path: Path) -> None:
+    files = saved(
+        client,
+        tmp_path,
+        samples_filename_pattern="[prompt_spaces] [seed] of [seed_first], [batch_number]",
+        directories_filename_pattern="[model_name]/[width]",
+        save_images_add_number=False,
+        outdir_txt2img_samples="outputs/mine",
+        grid_save_to_dirs=False,
+    )
+    assert names(files, tmp_path) == [
+        "outputs/mine/small-a/64/猫 5 of 5, 1.png",
+        "outputs/mine/small-a/64/猫 6 of 5, 2.png",
+        "outputs/txt2img-grids/grid-0000.png",
+    ]
+
+
+def test_without_folders_a_name_tells_the_prompt_too(client: TestClient, tmp_path: Path) -> None:
+    files = saved(client, tmp_path, save_to_dirs=False, grid_extended_filename=True, grid_save_to_dirs=False)
+    assert names(files, tmp_path) == [
+        "outputs/txt2img-grids/grid-0000-5-猫.png",
+        "outputs/txt2img-images/00000-5-猫.png",
+        "outputs/txt2img-images/00001-6-猫.png",
+    ]
+
+
+def test_a_file_of_the_same_name_is_replaced_or_left(client: TestClient, tmp_path: Path) -> None:
+    plain = {"samples_filename_pattern": "[prompt]", "save_images_add_number": False, "grid_save": False}
+    assert [path.name for path in saved(client, tmp_path, **plain)] == ["猫.png"]
+    kept = saved(client, tmp_path, **plain, save_images_replace_action="Add number suffix")
+    assert [path.name for path in kept] == ["猫-1.png", "猫-2.png", "猫.png"]
+
+
+def test_a_large_file_gets_a_smaller_jpeg_beside_it(client: TestClient, tmp_path: Path) -> None:
+    files = saved(client, tmp_path, target_side_length=32, grid_save=False)
+    assert [path.name for path in files] == ["00000-5.jpg", "00000-5.png", "00001-6.jpg", "00001-6.png"]
+    with Image.open(files[0]) as picture:
+        assert picture.size == (32, 32)
+        assert "Seed: 5" in read_notes(picture)[0]
+    assert len(saved(client, tmp_path, export_for_4chan=False)) == 6
+
+
+def test_a_file_above_the_megabytes_gets_one_of_the_same_size(client: TestClient, tmp_path: Path) -> None:
+    files = saved(client, tmp_path, img_downscale_threshold=0, grid_save=False)
+    with Image.open(files[0]) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (64, 64))
+
+
+@pytest.mark.parametrize("folder", ["/tmp/x", "../x", "outputs/../../x", "..", "a\\..\\b", "a\0b"])
+@pytest.mark.parametrize("option", ["outdir_txt2img_samples", "outdir_img2img_grids", "outdir_init_images"])
+def test_no_folder_leads_out_of_the_data_folder(client: TestClient, option: str, folder: str) -> None:
+    answer = client.post("/sdapi/v1/options", json={option: folder})
+    assert answer.status_code == 422
+    assert option in answer.json()["detail"]
+    fields = {"width": 64, "height": 64, "save_images": True, "override_settings": {option: folder}}
+    assert client.post("/sdapi/v1/txt2img", json=fields).status_code == 422
+
+
+@pytest.mark.parametrize("pattern", ["../../[seed]", "/tmp/[seed]", "[prompt]/../..", ".", "[datetime<../../x>]"])
+def test_no_pattern_leads_out_of_its_folder(client: TestClient, tmp_path: Path, pattern: str) -> None:
+    before = set(tmp_path.parent.iterdir())
+    files = saved(client, tmp_path, samples_filename_pattern=pattern, directories_filename_pattern=pattern)
+    assert len(files) == 3
+    assert set(tmp_path.parent.iterdir()) == before
+
+
+def test_a_request_can_have_its_own_folder(client: TestClient, tmp_path: Path) -> None:
+    overrides = {"outdir_txt2img_samples": "outputs/theirs", "samples_filename_pattern": "x", "samples_format": "webp"}
+    fields = {"width": 64, "height": 64, "save_images": True, "override_settings": overrides}
+    assert client.post("/sdapi/v1/txt2img", json=fields).status_code == 200
+    assert [path.name for path in (tmp_path / "outputs/theirs").rglob("*.webp")] == ["00000-x.webp"]
+    assert client.get("/sdapi/v1/options").json()["outdir_txt2img_samples"] == "outputs/txt2img-images"

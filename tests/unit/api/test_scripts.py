@@ -162,7 +162,8 @@ def test_an_interrupt_ends_all_of_a_script_and_gives_what_there_is(serve: Serve,
     engine.held = True
     client = serve(max_batch_size=1)
     found: list[dict[str, Any]] = []
-    work = Thread(target=lambda: found.append(post(client, {**MATRIX, "script_args": MATRIX_ARGS})))
+    body = {**MATRIX, "script_args": MATRIX_ARGS, "force_task_id": "mine"}
+    work = Thread(target=lambda: found.append(post(client, body)))
     work.start()
     wait_for(lambda: len(engine.specs) == 1)
     progress = client.get("/sdapi/v1/progress").json()
@@ -171,6 +172,9 @@ def test_an_interrupt_ends_all_of_a_script_and_gives_what_there_is(serve: Serve,
     engine.finish("job0")
     wait_for(lambda: len(engine.specs) == 2)
     assert client.get("/sdapi/v1/progress").json()["state"]["job_no"] == 1
+    task = client.post("/internal/progress", json={"id_task": "mine"}).json()
+    assert (task["active"], task["completed"], task["progress"]) == (True, False, 0.25)
+    assert client.get("/internal/pending-tasks").json() == {"size": 1, "tasks": ["mine"]}
     client.post("/sdapi/v1/interrupt")
     work.join(10)
     assert len(found[0]["images"]) == 2

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from darkroom.images.metadata import read_notes
 from tests.unit.api.conftest import Serve, from_base64
 from tests.unit.api.fake_engine import SHA, FakeEngine, colour
 
@@ -251,10 +252,13 @@ def test_a_plain_request_writes_nothing_and_has_no_grid(client: TestClient, tmp_
     assert not (tmp_path / "outputs").exists()
 
 
-def test_the_format_of_answers_is_the_servers_not_the_requests(client: TestClient) -> None:
-    body = post(client, override_settings={"samples_format": "jpg"})
-    assert from_base64(body["images"][0]).format == "PNG"
+@pytest.mark.parametrize("name", ["jpg", "webp", "avif", "PNG"])
+def test_the_format_of_answers_is_the_requests_or_else_the_servers(client: TestClient, name: str) -> None:
     client.post("/sdapi/v1/options", json={"samples_format": "webp"})
+    assert from_base64(post(client)["images"][0]).format == "WEBP"
+    picture = from_base64(post(client, override_settings={"samples_format": name})["images"][0])
+    assert picture.format == {"jpg": "JPEG"}.get(name, name.upper())
+    assert "Steps: 50" in read_notes(picture)[0]
     assert from_base64(post(client)["images"][0]).format == "WEBP"
 
 

@@ -43,6 +43,12 @@ def rewritten(text: str) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize("head", [" \n", "DATA:image/png;base64,\r\n ", "\n\tdata:image/png;base64,\n"])
+def test_blanks_and_letter_case_in_front_of_base64_do_not_matter(head: str) -> None:
+    text = head + "\n ".join(to_base64(packed(noise())))
+    assert np.array_equal(to_pixels(decode_base64(text, field="image", max_pixels=100)), np.asarray(noise()))
+
+
 @pytest.mark.parametrize("form", range(9))
 def test_base64_is_read_in_every_form_that_clients_send(form: int) -> None:
     picture = noise()

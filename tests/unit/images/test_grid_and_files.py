@@ -48,6 +48,18 @@ def test_files_are_numbered_on(tmp_path: Path) -> None:
     assert save(b"x", tmp_path, decoration="7", extension="jpg").name == "00003-7.jpg"
 
 
+def test_without_numbers_a_file_replaces_another_or_steps_aside(tmp_path: Path) -> None:
+    def put(data: bytes, *, replace: bool) -> str:
+        return save(data, tmp_path, decoration="cat", extension="png", numbered=False, replace=replace).name
+
+    assert put(b"a", replace=False) == "cat.png"
+    assert put(b"b", replace=False) == "cat-1.png"
+    assert put(b"c", replace=True) == "cat.png"
+    assert (tmp_path / "cat.png").read_bytes() == b"c"
+    assert save(b"x", tmp_path, decoration="", extension="png", numbered=False).name == "00000.png"
+    assert not list(tmp_path.glob(".save-*"))
+
+
 def test_two_at_once_never_write_the_same_file(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(lambda n: save(b"%d" % n, tmp_path, decoration="1", extension="png"), range(24)))

@@ -1,0 +1,54 @@
+"""`POST /login`: whether a user's password is right. Sets no cookie: every request shows its credentials anew."""
+
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+
+from darkroom.api.answers import refuse
+from darkroom.api.auth import Gate, address_of
+from darkroom.errors import Unauthorized
+
+router = APIRouter(tags=["server"])
+
+_MAX_BYTES = 4096
+
+_DOCUMENTED = {
+    "requestBody": {
+        "content": {
+            "application/x-www-form-urlencoded": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "username": {"type": "string", "description": "A user of this server."},
+                        "password": {"type": "string", "description": "The user's password."},
+                    },
+                }
+            }
+        }
+    }
+}
+
+
+def get_gate(request: Request) -> Gate:
+    """The gate of the application that serves a request."""
+    gate = request.app.state.gate
+    assert isinstance(gate, Gate)
+    return gate
+
+
+@router.post("/login", openapi_extra=_DOCUMENTED, response_class=JSONResponse)
+async def login(request: Request, gate: Annotated[Gate, Depends(get_gate)]) -> JSONResponse:
+    """Try a password. A1111: the login form of its web framework; clients post to it first, with or without fields.
+
+    Where no password is set, every one is right.
+    """
+    if gate.is_closed:
+        fields = dict(parse_qsl((await request.body())[:_MAX_BYTES].decode("utf-8", "replace")))
+        pair = f"{fields.get('username', '')}:{fields.get('password', '')}".encode()
+        try:
+            await gate.check_password(pair, address_of(request.scope))
+        except Unauthorized as error:
+            return refuse(400, error.code, "Incorrect credentials.")
+    return JSONResponse({"success": True})

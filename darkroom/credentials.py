@@ -1,0 +1,179 @@
+"""Who may use the API: users with passwords, and keys, in a file that holds none of them in clear.
+
+Knows the file's format and its hashes. Knows nothing of HTTP or settings. A line of the file is one of
+
+    user NAME scrypt:N:r:p:SALT:HASH
+    key NAME sha256:HASH
+
+with salts and hashes in hexadecimal; an empty line or one that begins with `#` says nothing. People choose passwords
+that can be guessed, so these are hashed with scrypt (Percival and Josefsson 2016, RFC 7914). A key is 256 random bits;
+nobody guesses one, and a single SHA-256 hides it.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+KEY_PREFIX = "drk_"
+"""What every key begins with, so that one that lies about is recognised."""
+
+MIN_PASSWORD_CHARS = 8
+
+_COST, _BLOCKS, _LANES = 2**14, 8, 5
+"""scrypt's N, r and p: 16 MiB and some 0.2 s of one core for each guess."""
+
+_MAX_MEMORY = 2**28
+_NAME = re.compile(r"[^\s:#][^\s:]{0,63}")
+
+
+class CredentialsError(ValueError):
+    """A file that cannot be read, a name or a password that cannot be taken, or a name that is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordHash:
+    """A salted scrypt hash; `cost`, `blocks` and `lanes` are scrypt's N, r and p."""
+
+    salt: bytes
+    digest: bytes
+    cost: int = _COST
+    blocks: int = _BLOCKS
+    lanes: int = _LANES
+
+    @classmethod
+    def of(cls, password: str) -> Self:
+        """The hash of a password with a fresh salt."""
+        blank = cls(salt=secrets.token_bytes(16), digest=b"")
+        return replace(blank, digest=blank._hash(password.encode()))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str()` wrote. Raises ValueError."""
+        kind, cost, blocks, lanes, salt, digest = text.split(":")
+        found = cls(
+            salt=bytes.fromhex(salt),
+            digest=bytes.fromhex(digest),
+            cost=int(cost),
+            blocks=int(blocks),
+            lanes=int(lanes),
+        )
+        memory = 128 * found.blocks * (found.cost + found.lanes)
+        if kind != "scrypt" or len(found.digest) != 32 or not 0 < memory < _MAX_MEMORY or found.cost.bit_count() != 1:
+            raise ValueError("not a hash of a password that could be computed here")
+        return found
+
+    def matches(self, password: bytes) -> bool:
+        """Whether it is the hash of that password; takes as long either way."""
+        return secrets.compare_digest(self._hash(password), self.digest)
+
+    def _hash(self, password: bytes) -> bytes:
+        return hashlib.scrypt(
+            password, salt=self.salt, n=self.cost, r=self.blocks, p=self.lanes, maxmem=_MAX_MEMORY, dklen=32
+        )
+
+    def __str__(self) -> str:
+        return f"scrypt:{self.cost}:{self.blocks}:{self.lanes}:{self.salt.hex()}:{self.digest.hex()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Users and keys by name; of a key the SHA-256."""
+
+    users: Mapping[str, PasswordHash] = field(default_factory=dict)
+    keys: Mapping[str, bytes] = field(default_factory=dict)
+
+    def with_user(self, name: str, password: str) -> "Credentials":
+        """With one user more, or with a new password for one. Raises CredentialsError."""
+        _check_name(name)
+        if len(password) < MIN_PASSWORD_CHARS:
+            raise CredentialsError(f"a password must have at least {MIN_PASSWORD_CHARS} characters")
+        return replace(self, users={**self.users, name: PasswordHash.of(password)})
+
+    def with_key(self, name: str) -> "tuple[Credentials, str]":
+        """With one key more, and that key, which nobody can read again. Raises CredentialsError."""
+        _check_name(name)
+        if name in self.keys:
+            raise CredentialsError(f"there is a key {name!r} already; remove it first")
+        key = KEY_PREFIX + secrets.token_urlsafe(32)
+        return replace(self, keys={**self.keys, name: hash_key(key.encode())}), key
+
+    def without_user(self, name: str) -> "Credentials":
+        """With one user less. Raises CredentialsError."""
+        return replace(self, users=_without(self.users, name, "user"))
+
+    def without_key(self, name: str) -> "Credentials":
+        """With one key less. Raises CredentialsError."""
+        return replace(self, keys=_without(self.keys, name, "key"))
+
+    def has_key(self, key: bytes) -> bool:
+        """Whether a key is among them; every one is compared in full."""
+        digest = hash_key(key)
+        matches = [secrets.compare_digest(digest, known) for known in self.keys.values()]
+        return any(matches)
+
+
+def hash_key(key: bytes) -> bytes:
+    """What is kept of a key."""
+    return hashlib.sha256(key).digest()
+
+
+def read(path: Path) -> Credentials:
+    """The users and keys of a file. Raises CredentialsError, which names the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text"
+        raise CredentialsError(f"credentials file {path}: {reason}") from None
+    users: dict[str, PasswordHash] = {}
+    keys: dict[str, bytes] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            _read_line(line, users, keys)
+        except ValueError:
+            raise CredentialsError(f"credentials file {path}, line {number} cannot be read") from None
+    return Credentials(users=users, keys=keys)
+
+
+def write(path: Path, credentials: Credentials) -> None:
+    """Replace the file at once; only its owner may read it."""
+    lines = [f"user {name} {kept}\n" for name, kept in credentials.users.items()]
+    lines += [f"key {name} sha256:{digest.hex()}\n" for name, digest in credentials.keys.items()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:  # has mode 0600
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)
+
+
+def _read_line(line: str, users: dict[str, PasswordHash], keys: dict[str, bytes]) -> None:
+    kind, name, kept = line.split()
+    if kind == "user":
+        users[name] = PasswordHash.parse(kept)
+    elif kind == "key" and kept.startswith("sha256:") and len(kept) == len("sha256:") + 64:
+        keys[name] = bytes.fromhex(kept.removeprefix("sha256:"))
+    else:
+        raise ValueError("neither a user nor a key")
+
+
+def _without(named: Mapping[str, T], name: str, kind: str) -> dict[str, T]:
+    if name not in named:
+        raise CredentialsError(f"there is no {kind} {name[:64]!r}")
+    return {known: value for known, value in named.items() if known != name}
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise CredentialsError(
+            f"{name[:80]!r} is not a name: up to 64 characters without blanks and colons, and no # at the beginning"
+        )
