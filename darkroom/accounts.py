@@ -101,6 +101,16 @@ def check_access(settings: Settings) -> None:
         )
 
 
+def exposures(settings: Settings) -> Iterator[str]:
+    """Who may use a server that asks for no password, beside the programs of this machine."""
+    if settings.is_guarded:
+        return
+    if not is_loopback(settings.bind_host):
+        yield "everybody who reaches this machine may use the server: no password is set"
+    if "*" in settings.origins:
+        yield "every web page that is opened here may use the server: all origins are allowed, and no password is set"
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what is bound to an address or a name."""
     try:

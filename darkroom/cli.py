@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from darkroom import __version__, accounts
-from darkroom.accounts import check_access
+from darkroom.accounts import check_access, exposures
 from darkroom.errors import DarkroomError
 from darkroom.options.store import Options
 from darkroom.settings import ENV_PREFIX, Settings
@@ -52,6 +52,8 @@ _SERVER_ONLY = frozenset(
         "cors_allow_origins",
         "cors_allow_origins_regex",
         "api_server_stop",
+        "extensions",
+        "without_extensions",
         "max_queue",
         "max_body_bytes",
         "max_image_pixels",
@@ -155,11 +157,13 @@ def serve(*, settings: Settings) -> None:
 
     from darkroom.api.app import create_app
     from darkroom.engine.local import LocalEngine
+    from darkroom.extensions import load
 
     check_access(settings)
 
     def create() -> FastAPI:
-        return create_app(settings, LocalEngine(settings), Options(settings.options_file))
+        extensions = load(settings.extensions_left_out, enabled=settings.extensions)
+        return create_app(settings, LocalEngine(settings), Options(settings.options_file), extensions)
 
     config = uvicorn.Config(
         create,
@@ -177,6 +181,8 @@ def serve(*, settings: Settings) -> None:
     with _bind(settings.bind_host, settings.port) as bound:
         host, port = bound.getsockname()[:2]
         console.print(f"Darkroom listens on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", highlight=False)
+        for note in exposures(settings):
+            console.print(f"[yellow]{note}[/]", highlight=False)
         uvicorn.Server(config).run(sockets=[bound])
 
 

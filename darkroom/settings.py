@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     )
     strict: bool = Field(False, description="Refuse with 422 what would be served with a warning.")
     api_server_stop: bool = Field(False, description="Serve the routes that end the process.")
+    extensions: bool = Field(True, description="Load the extensions that are installed as Python packages.")
+    without_extensions: str = Field("", description="Names of extensions that are left out, separated by commas.")
     cors_allow_origins: str = Field("", description="Web origins that may use the API, separated by commas; * is all.")
     cors_allow_origins_regex: str = Field(
         "", description="Regular expression of further web origins that may use the API; must match the whole origin."
@@ -80,7 +82,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(100_000_000, ge=1024, description="Largest request body, bytes.")
     max_image_pixels: int = Field(64_000_000, ge=4096, description="Largest picture that is taken in, pixels.")
 
-    @field_validator("api_auth", "cors_allow_origins", "allowed_hosts", "styles_file", mode="before")
+    @field_validator(
+        "api_auth", "cors_allow_origins", "allowed_hosts", "styles_file", "without_extensions", mode="before"
+    )
     @classmethod
     def _join_list(cls, value: object) -> object:
         return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
@@ -144,6 +148,11 @@ class Settings(BaseSettings):
         return named or [self.data_dir / "styles.csv"]
 
     @property
+    def extensions_left_out(self) -> frozenset[str]:
+        """The names of extensions that are not loaded."""
+        return frozenset(name.strip() for name in self.without_extensions.split(",") if name.strip())
+
+    @property
     def checkpoint_dir(self) -> Path:
         """Where checkpoints lie."""
         return self.ckpt_dir or self.models_dir / "Stable-diffusion"
@@ -174,11 +183,6 @@ class Settings(BaseSettings):
     def options_file(self) -> Path:
         """Where the options are kept."""
         return self.data_dir / "config.json"
-
-    @property
-    def output_dir(self) -> Path:
-        """Where pictures are saved."""
-        return self.data_dir / "outputs"
 
     @classmethod
     def load(cls, flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Self:

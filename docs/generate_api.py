@@ -96,7 +96,7 @@ def kind_of(schema: Json) -> str:
 def named(schema: Json) -> str:
     """The plain word for a JSON type."""
     words = {"string": "text", "boolean": "switch", "array": "list", "const": "text"}
-    found = schema.get("type", "anything")
+    found: str = schema.get("type", "anything")
     if schema.get("format") == "binary" or "contentMediaType" in schema:
         return "file"
     inner = schema.get("items", {})

@@ -1,6 +1,6 @@
 """The application: routes, layers and errors put together. Starts nothing and loads nothing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -9,7 +9,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from darkroom import __version__
+from darkroom import __version__, extensions
 from darkroom.api import (
     answers,
     cards,
@@ -51,8 +51,11 @@ _ROUTES = (
 _EXPOSED = ("X-Job-Id", "X-Seed", "X-Darkroom-Ignored", "X-Darkroom-Warnings", "X-Process-Time", "Retry-After")
 
 
-def create_app(settings: Settings, engine: Engine, options_store: Options) -> FastAPI:
-    """An ASGI application over an engine, which it closes when it shuts down."""
+def create_app(
+    settings: Settings, engine: Engine, options_store: Options, installed: Sequence[extensions.Installed] = ()
+) -> FastAPI:
+    """An ASGI application over an engine, which it closes when it shuts down, with extensions that are loaded already."""
+    loaded = [one.extension for one in installed if one.extension]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -66,13 +69,20 @@ def create_app(settings: Settings, engine: Engine, options_store: Options) -> Fa
         lifespan=lifespan,
         strict_content_type=False,  # A1111: a JSON body without a Content-Type is JSON
     )
-    app.state.context = Context(settings=settings, engine=engine, options=options_store)
+    app.state.context = Context(
+        settings=settings,
+        engine=engine,
+        options=options_store,
+        scripts=extensions.registry(loaded),
+        extensions=tuple(installed),
+    )
     app.state.gate = Gate(settings)
     answers.install(app)
     for module in _ROUTES:
         app.include_router(module.router)
     if settings.api_server_stop:
         app.include_router(process.router)
+    extensions.add_routes(app, loaded)
     _add_layers(app, settings)
     return app
 

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from darkroom.api.live import LivePictures
 from darkroom.engine.client import Engine, JobStatus
+from darkroom.extensions import Installed
 from darkroom.options.store import Options
 from darkroom.scripts.registry import Registry
 from darkroom.settings import Settings
@@ -57,6 +58,7 @@ class Context:
     controls: Controls = field(default_factory=Controls)
     live: LivePictures = field(default_factory=LivePictures)
     scripts: Registry = field(default_factory=Registry)
+    extensions: tuple[Installed, ...] = ()
     series: list[Series] = field(default_factory=list)
     workers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WORKERS))
     fetches: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(FETCHES))

@@ -42,9 +42,20 @@ def get_realesrgan_models() -> list[dict[str, str | int]]:
 
 
 @router.get("/extensions", operation_id="get_extensions_list_sdapi_v1_extensions_get")
-def get_extensions() -> list[dict[str, Any]]:
-    """The extensions that were installed as git clones. Darkroom's come as Python packages, so there is none."""
-    return []
+def get_extensions(context: Shared) -> list[dict[str, Any]]:
+    """The extensions that are installed, and whether they are loaded. They are Python packages, not git clones."""
+    return [
+        {
+            "name": one.name,
+            "remote": "",
+            "branch": "",
+            "commit_hash": "",
+            "version": one.version,
+            "commit_date": "0",
+            "enabled": one.extension is not None,
+        }
+        for one in context.extensions
+    ]
 
 
 @router.get("/memory", operation_id="get_memory_sdapi_v1_memory_get")

@@ -3,7 +3,6 @@
 Knows pixels and geometry. Latents are somebody else's: only the mask is brought to their size here.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -40,18 +39,6 @@ class Box(NamedTuple):
     def height(self) -> int:
         """Rows of the region."""
         return self.bottom - self.top
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskSettings:
-    """What a request says about its mask. Blurs are in pixels (sigma), padding in pixels."""
-
-    blur_x: int = 4
-    blur_y: int = 4
-    invert: bool = False
-    rounded: bool = True
-    only_masked: bool = True
-    padding: int = 0
 
 
 def resize(picture: Image.Image, mode: int, width: int, height: int, enlarge: Enlarge | None = None) -> Image.Image:

@@ -8,6 +8,8 @@ from darkroom.sampling.names import SAMPLERS, SCHEDULERS
 from tests.e2e.serving import Server, apart, picture, pixels
 
 SMALL = {"prompt": "puppy dog", "steps": 4, "width": 64, "height": 64, "seed": 7}
+DRAWN = SMALL | {"steps": 6, "width": 128, "height": 128}
+"""Large enough to show something: below its native size the embedded model often leaves the paper white."""
 
 
 def test_the_request_of_any_tutorial_gives_a_picture_with_its_parameters(server: Server) -> None:
@@ -38,9 +40,9 @@ def test_an_explicit_512_is_512(server: Server) -> None:
 
 
 def test_the_same_seed_gives_the_same_picture_and_another_gives_another(server: Server) -> None:
-    first = pixels(server.post("/sdapi/v1/txt2img", SMALL)["images"][0])
-    again = pixels(server.post("/sdapi/v1/txt2img", SMALL)["images"][0])
-    other = pixels(server.post("/sdapi/v1/txt2img", SMALL | {"seed": 8})["images"][0])
+    first = pixels(server.post("/sdapi/v1/txt2img", DRAWN)["images"][0])
+    again = pixels(server.post("/sdapi/v1/txt2img", DRAWN)["images"][0])
+    other = pixels(server.post("/sdapi/v1/txt2img", DRAWN | {"seed": 8})["images"][0])
     assert apart(first, again) < 0.5
     assert apart(first, other) > 2
 
@@ -57,9 +59,9 @@ def test_batch_and_n_iter_give_consecutive_seeds_each_reproducible_alone(server:
 @pytest.mark.parametrize("sampler", [sampler.name for sampler in SAMPLERS])
 def test_every_sampler_is_listed_and_draws(server: Server, sampler: str) -> None:
     assert sampler in [entry["name"] for entry in server.get("/sdapi/v1/samplers")]
-    answer = server.post("/sdapi/v1/txt2img", SMALL | {"sampler_name": sampler})
+    answer = server.post("/sdapi/v1/txt2img", DRAWN | {"sampler_name": sampler})
     assert json.loads(answer["info"])["sampler_name"] == sampler
-    assert pixels(answer["images"][0]).std() > 1
+    assert pixels(answer["images"][0]).std() > 10
 
 
 @pytest.mark.parametrize("label", [scheduler.label for scheduler in SCHEDULERS])
@@ -71,8 +73,8 @@ def test_every_schedule_is_listed_and_draws(server: Server, label: str) -> None:
 
 
 def test_attention_weights_change_the_picture(server: Server) -> None:
-    plain = pixels(server.post("/sdapi/v1/txt2img", SMALL)["images"][0])
-    weighted = pixels(server.post("/sdapi/v1/txt2img", SMALL | {"prompt": "puppy (dog:1.6)"})["images"][0])
+    plain = pixels(server.post("/sdapi/v1/txt2img", DRAWN)["images"][0])
+    weighted = pixels(server.post("/sdapi/v1/txt2img", DRAWN | {"prompt": "puppy (dog:1.6)"})["images"][0])
     assert apart(plain, weighted) > 0.2
 
 

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from darkroom import cli
-from darkroom.accounts import check_access, is_loopback
+from darkroom.accounts import check_access, exposures, is_loopback
 from darkroom.credentials import Credentials, PasswordHash, read, write
 from darkroom.settings import Settings
 
@@ -108,6 +108,21 @@ def test_listen_binds_every_interface_unless_a_host_is_named() -> None:
     assert Settings(listen=True, host="10.0.0.1").bind_host == "10.0.0.1"
     assert Settings().bind_host == "127.0.0.1"
     assert "no password is set" in refusal(listen=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({}, 0),
+        ({"cors_allow_origins": "https://ui.example"}, 0),
+        ({"cors_allow_origins": "*"}, 1),
+        ({"listen": True}, 1),
+        ({"listen": True, "cors_allow_origins": "*"}, 2),
+        ({"listen": True, "cors_allow_origins": "*", "api_auth": "me:secret"}, 0),
+    ],
+)
+def test_what_is_open_to_strangers_is_said_at_the_start(settings: dict[str, Any], count: int) -> None:
+    assert len(list(exposures(Settings(**settings)))) == count
 
 
 def test_serve_refuses_before_it_binds_or_loads_anything() -> None:

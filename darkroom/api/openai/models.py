@@ -20,7 +20,7 @@ class ImageRequest(Wire):
     )
     quality: Text | None = Field(
         "auto",
-        description="low, medium (standard, auto), high (hd), xhigh, max: 12, 20, 30, 40, 50 steps if `steps` is left out.",
+        description="low, medium (standard, auto), high (hd), xhigh, max: 12, 20, 30, 40, 50 steps without `steps`.",
     )
     response_format: Text | None = Field(
         None, description="b64_json; url is refused, since no picture is kept to be fetched later."

@@ -79,8 +79,8 @@ def test_a_field_has_its_default_and_takes_null_or_not(
 def test_an_answer_repeats_the_request_and_has_every_key_of_info(
     client: TestClient, route: str, fields: list[list[str]]
 ) -> None:
-    example = {"txt2img": Txt2Img, "img2img": Img2Img}[route].model_config["json_schema_extra"]
-    body = cast("dict[str, list[dict[str, object]]]", example)["examples"][0]
+    models: dict[str, type[Generation]] = {"txt2img": Txt2Img, "img2img": Img2Img}
+    (body,) = models[route].model_json_schema()["examples"]
     answer = client.post(f"/sdapi/v1/{route}", json=body).json()
     assert list(answer) == ["images", "parameters", "info"]
     assert list(answer["parameters"]) == [name for name, *_ in fields]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from darkroom.api.hires import target_of
 from darkroom.api.models import Img2Img, Txt2Img
 from darkroom.api.two_passes import in_two_passes, layout_size
 from darkroom.jobs.spec import CheckpointInfo
@@ -19,6 +20,21 @@ def test_a_large_picture_is_laid_out_at_the_native_size() -> None:
     assert isinstance(wire, Txt2Img)
     assert wire.enable_hr
     assert (wire.width, wire.height, wire.hr_resize_x, wire.hr_resize_y) == (128, 128, 512, 512)
+
+
+def test_what_a_client_says_of_a_second_pass_that_it_did_not_ask_for_does_not_count() -> None:
+    plain = Txt2Img(prompt="cat", width=512, height=512)
+    idle = {"hr_prompt": "dog", "hr_second_pass_steps": 9, "hr_checkpoint_name": "nowhere", "firstpass_image": "?"}
+    assert in_two_passes(plain.model_copy(update=idle), (512, 512), SMALL) == in_two_passes(plain, (512, 512), SMALL)
+
+
+@given(width=st.integers(129, 2048), height=SIDES)
+def test_a_picture_in_two_passes_is_as_large_as_in_one(width: int, height: int) -> None:
+    wire = in_two_passes(Txt2Img(prompt="cat"), (width, height), SMALL)
+    assert isinstance(wire, Txt2Img)
+    assert wire.width and wire.height
+    (wide, high), crop = target_of((wire.width, wire.height), 0, (wire.hr_resize_x or 0, wire.hr_resize_y or 0))
+    assert (wide // 8 - crop[0], high // 8 - crop[1]) == (width // 8, height // 8)
 
 
 @pytest.mark.parametrize(
