@@ -189,9 +189,12 @@ def serve(*, settings: Settings) -> None:
 def _bind(host: str, port: int) -> socket.socket:
     """The socket to serve on, so that a port that is taken is told before anything is loaded."""
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise typer.BadParameter(f"cannot bind {host}:{port}: {error.strerror}") from None
+    # Connections inherit it. Without it the second packet of a small answer waits 40 ms for the client's sign.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
 
 
 @app.command()

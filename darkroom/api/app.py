@@ -54,7 +54,7 @@ _EXPOSED = ("X-Job-Id", "X-Seed", "X-Darkroom-Ignored", "X-Darkroom-Warnings", "
 def create_app(
     settings: Settings, engine: Engine, options_store: Options, installed: Sequence[extensions.Installed] = ()
 ) -> FastAPI:
-    """An ASGI application over an engine, which it closes when it shuts down, with extensions that are loaded already."""
+    """An ASGI application over an engine, which it closes when it shuts down. `installed` are loaded already."""
     loaded = [one.extension for one in installed if one.extension]
 
     @asynccontextmanager

@@ -58,12 +58,14 @@ class Prepared:
     """A request made ready. Seeds are those planned: an img2img with few pictures may use fewer of them.
 
     `extra` goes into the generation text, with its values as JSON has them. `ignored` names what has no effect,
-    `warnings` says what was replaced. `plain_prompt` is the prompt before the `styles` went into it.
+    `warnings` says what was replaced. `plain_prompt` is the prompt before the `styles` went into it. `options` are the
+    job's, `served` the server's when it was admitted.
     """
 
     spec: JobSpec
     checkpoint: CheckpointInfo
     options: OptionValues
+    served: OptionValues
     seeds: tuple[int, ...]
     subseeds: tuple[int, ...]
     finishing: Finishing = field(default_factory=Finishing)
@@ -171,6 +173,7 @@ def to_spec(
         spec=spec,
         checkpoint=checkpoint,
         options=values,
+        served=options,
         seeds=seeds,
         subseeds=subseeds,
         finishing=start.finishing if start else Finishing(),

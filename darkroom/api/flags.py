@@ -207,6 +207,7 @@ def _network(settings: Settings) -> dict[str, object]:
         "tls_keyfile": _shown(settings.tls_keyfile) if settings.tls_keyfile else None,
         "tls_certfile": _shown(settings.tls_certfile) if settings.tls_certfile else None,
         "api_server_stop": settings.api_server_stop,
+        "disable_all_extensions": not settings.extensions,
         "loglevel": settings.log_level.upper(),
     }
 

@@ -28,7 +28,11 @@ from darkroom.coerce import (
     from_,
     one_of,
     read_list,
+    up_to,
 )
+
+Strength = Annotated[Float, AfterValidator(from_(-1000)), AfterValidator(up_to(1000))]
+"""Far beyond what draws pictures, and far below what a network answers with what is no number."""
 
 _RED = (
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAUUlEQVR42u3PMQ0AMAgAMJgaROA/yJoKDpLWQXO64rIXxwkICAgICAgICAgICAgICAg"
@@ -82,7 +86,7 @@ class Generation(Wire):
     )
     seed: Int | None = Field(-1, description="-1 draws one.")
     subseed: Int | None = Field(-1, description="Variation seed; -1 draws one.")
-    subseed_strength: Float | None = Field(0, description="0 to 1: how far towards the variation seed's noise.")
+    subseed_strength: Strength | None = Field(0, description="0 to 1: how far towards the variation seed's noise.")
     seed_resize_from_h: Int | None = Field(
         -1, description="Pixels: the noise is made for this height and centred; both sizes above 0, else no effect."
     )
@@ -96,7 +100,7 @@ class Generation(Wire):
         1, description="Batches made one after another, 1 and up; max_images bounds all pictures."
     )
     steps: Int | None = Field(50, description="Sampling steps: 1 to the setting max_steps.")
-    cfg_scale: Float | None = Field(7.0, description="How strongly the prompt guides.")
+    cfg_scale: Strength | None = Field(7.0, description="How strongly the prompt guides.")
     width: Int | None = Field(
         512, description="Pixels, up to the setting max_width; the checkpoint's native size if left out."
     )
@@ -111,7 +115,7 @@ class Generation(Wire):
     )
     do_not_save_samples: Bool | None = Field(False, description="No effect: save_images decides.")
     do_not_save_grid: Bool | None = Field(False, description="No effect: save_images decides.")
-    eta: Float | None = Field(
+    eta: Strength | None = Field(
         None,
         description="0 and up: noise of ancestral samplers and DDIM; null takes the option eta_ancestral or eta_ddim.",
     )
@@ -121,14 +125,14 @@ class Generation(Wire):
     s_min_uncond: Float | None = Field(
         None, description="Sigma below which every other step leaves out the negative prompt; null takes the option."
     )
-    s_churn: Float | None = Field(
+    s_churn: Strength | None = Field(
         None, description="0 and up: noise that Euler, Heun and DPM2 add per step; null takes the option."
     )
     s_tmax: Float | None = Field(
         None, description="Highest sigma at which s_churn adds noise, 0 for no bound; null takes the option."
     )
     s_tmin: Float | None = Field(None, description="Lowest sigma at which s_churn adds noise; null takes the option.")
-    s_noise: Float | None = Field(None, description="Factor of the noise that is added; null takes the option.")
+    s_noise: Strength | None = Field(None, description="Factor of the noise that is added; null takes the option.")
     override_settings: Object | None = Field(None, description="Options for this request alone.")
     override_settings_restore_afterwards: Bool | None = Field(
         True, description="No effect: options of one request never change anything for others."
@@ -206,7 +210,7 @@ class Img2Img(Generation):
     denoising_strength: Float = Field(0.75, description="0 keeps the picture, 1 replaces it.")
     init_images: List | None = Field(None, description="Pictures as base64: one, or one per picture of a batch.")
     resize_mode: Int | None = Field(0, description="0 stretch, 1 crop, 2 fill, 3 stretch in latent space.")
-    image_cfg_scale: Float | None = Field(
+    image_cfg_scale: Strength | None = Field(
         None, description="How strongly the picture guides, for InstructPix2Pix checkpoints."
     )
     mask: Text | None = Field(
@@ -222,7 +226,7 @@ class Img2Img(Generation):
         0, description="Pixels around the mask that are worked on too, 0 and up."
     )
     inpainting_mask_invert: Int | None = Field(0, description="0 repaints what the mask covers, 1 the rest.")
-    initial_noise_multiplier: Float | None = Field(
+    initial_noise_multiplier: Strength | None = Field(
         None, description="Factor of the first noise; null takes the option."
     )
     latent_mask: Text | None = Field(None, description="Mask as base64 for the latent alone, in place of mask.")
@@ -322,7 +326,7 @@ class Simple(Wire):
     negative_prompt: Text = Field("", description="What the picture does not show.")
     width: Int | None = Field(None, description="Pixels; the checkpoint's native size if left out.")
     height: Int | None = Field(None, description="Pixels; the checkpoint's native size if left out.")
-    cfg_scale: Float = Field(7.0, description="How strongly the prompt guides.")
+    cfg_scale: Strength = Field(7.0, description="How strongly the prompt guides.")
     steps: Int = Field(20, description="Sampling steps.")
     number_of_images: Int = Field(1, description="How many pictures, 1 and up.")
     seed: Int = Field(-1, description="-1 draws one.")

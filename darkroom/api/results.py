@@ -74,12 +74,14 @@ def make_grid(shots: Sequence[Shot], options: OptionValues, batch_size: int) -> 
     return Shot(picture=sheet, text=shots[0].text, seed=shots[0].seed)
 
 
-def encode_shot(shot: Shot, prepared: Prepared, *, file_format: Format | None = None) -> bytes:
-    """A picture's file, as the job's own options say. A1111: a request's overrides are gone by then."""
-    options = prepared.options
-    text = shot.text if options.enable_pnginfo and not shot.suffix else ""
-    wanted = fitting(shot.picture, file_format or options.samples_format)
-    return encode(shot.picture, wanted, text=text, quality=options.jpeg_quality)
+def encode_shot(
+    shot: Shot, prepared: Prepared, *, file_format: Format | None = None, quality: int | None = None
+) -> bytes:
+    """A picture's file for an answer. A1111: as the server's options say; overrides count for saved files alone."""
+    served = prepared.served
+    text = shot.text if prepared.options.enable_pnginfo and not shot.suffix else ""
+    wanted = fitting(shot.picture, file_format or served.samples_format)
+    return encode(shot.picture, wanted, text=text, quality=quality or served.jpeg_quality)
 
 
 def answer(wire: Generation, prepared: Prepared, event: Event, settings: Settings) -> bytes:

@@ -97,8 +97,8 @@ def job_headers(prepared: Noted, job_id: str) -> dict[str, str]:
 
 
 def printable(notes: Sequence[str]) -> str:
-    """Notes as the value of a header: ASCII, one line, not endless, whatever clients put into names."""
-    text = ", ".join("".join(c if " " <= c <= "~" else "?" for c in note) for note in notes)
+    """Notes as the value of a header: ASCII, one line, no blank at its ends, not endless, whatever clients name."""
+    text = ", ".join("".join(c if " " <= c <= "~" else "?" for c in note) for note in notes).strip()
     return text if len(text) <= _HEADER_BYTES else text[: _HEADER_BYTES - 3] + "..."
 
 

@@ -192,7 +192,10 @@ def _amended(prepared: Prepared, ask: Ask) -> Prepared:
         spec = replace(spec, params=(*_told(ask.notes), *spec.params))
     if ask.inversion and spec.init:
         spec = replace(spec, init=replace(spec.init, inversion=ask.inversion))
-    return replace(prepared, spec=spec, extra={**ask.notes, **prepared.extra})
+    finishing = prepared.finishing
+    if ask.colours is not None and finishing.targets:
+        finishing = replace(finishing, targets=(ask.colours,))
+    return replace(prepared, spec=spec, finishing=finishing, extra={**ask.notes, **prepared.extra})
 
 
 def _told(notes: Mapping[str, object]) -> tuple[tuple[str, str], ...]:

@@ -23,17 +23,23 @@ def in_two_passes(wire: Generation, size: tuple[int, int], checkpoint: Checkpoin
     width, height = layout_size(*size, checkpoint.native_size)
     return wire.model_copy(
         update={
+            **_unasked(),
             "enable_hr": True,
             "width": width,
             "height": height,
-            "firstphase_width": 0,
-            "firstphase_height": 0,
-            "hr_resize_x": size[0],
-            "hr_resize_y": size[1],
+            # A latent holds whole cells of 8 pixels; hires fix would round what is more up.
+            "hr_resize_x": size[0] // 8 * 8,
+            "hr_resize_y": size[1] // 8 * 8,
             "hr_upscaler": UPSCALER,
             "denoising_strength": REFINING_STRENGTH,
         }
     )
+
+
+def _unasked() -> dict[str, object]:
+    """The fields of a second pass as nobody set them: a client may send some without asking for that pass."""
+    fields = Txt2Img.model_fields.items()
+    return {name: field.default for name, field in fields if name.startswith(("hr_", "firstpass_", "firstphase_"))}
 
 
 def layout_size(width: int, height: int, native: int) -> tuple[int, int]:

@@ -60,10 +60,7 @@ def img2img(spec: JobSpec, index: int, device: torch.device) -> Program:
         clean=clean,
     )
     sampled = yield from sample(spec, only, steps)
-    if mask is None or init.soft:
-        latent = sampled.latent
-    else:
-        latent = filters.blend(sampled.latent, clean, mask)
+    latent = sampled.latent if mask is None or init.soft else filters.blend(sampled.latent, clean, mask)
     drawn = yield from decode(sampled.model, latent)
     return with_cover(drawn, cover_of(init.soft, latent, clean, mask)) if init.soft and mask is not None else drawn
 

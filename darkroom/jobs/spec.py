@@ -27,8 +27,8 @@ picture (InstructPix2Pix), or how far away things are.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """A small network beside a checkpoint's: of the LoRA family, merged into its weights, or a hypernetwork, which changes
-    what attention looks at. `name` is its key in the catalogue.
+    """A small network beside a checkpoint's: of the LoRA family, merged into its weights, or a hypernetwork, which
+    changes what attention looks at. `name` is its key in the catalogue.
 
     `unet` and `text` are how strongly it acts on either network; `rank` cuts it to its first so many directions. A
     hypernetwork has `unet` alone.

@@ -7,6 +7,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 
+from darkroom.nets.convolutions import steady_convolutions
 from darkroom.nets.norms import quicken_group_norms
 
 
@@ -29,6 +30,7 @@ def build_unet(sizes: dict[str, Any]) -> UNet2DConditionModel:
             for place, old in enumerate(block.upsamplers or ()):
                 block.upsamplers[place] = _CroppedUpsample(old.channels, use_conv=True, out_channels=old.out_channels)
         quicken_group_norms(unet)
+        steady_convolutions(unet)
     return unet.requires_grad_(False).eval()
 
 

@@ -15,6 +15,7 @@ from darkroom.errors import BadModelFile, NotANumberError
 from darkroom.nets import layout
 from darkroom.nets.checkpoint import open_checkpoint
 from darkroom.nets.config import ModelConfig
+from darkroom.nets.convolutions import steady_convolutions
 from darkroom.nets.norms import quicken_group_norms, steady_group_norms
 from darkroom.nets.variants import tiled
 
@@ -33,6 +34,7 @@ def build_vae(sizes: dict[str, Any]) -> AutoencoderKL:
         vae = AutoencoderKL(**sizes)
         steady_group_norms(vae.encoder)  # what inpainting checkpoints are shown is often of one colour
         quicken_group_norms(vae)
+        steady_convolutions(vae)
     return vae.requires_grad_(False).eval()
 
 

@@ -7,9 +7,10 @@ from types import MappingProxyType
 
 from darkroom.api.models import Img2Img
 from darkroom.errors import BadRequest, LimitExceeded
+from darkroom.images.codecs import to_pixels
 from darkroom.images.grid import tile
 from darkroom.scripts.plan import Ask, Made, Plan, Result, Script, Setting
-from darkroom.scripts.requests import base64_of, changed, with_seeds
+from darkroom.scripts.requests import base64_of, changed, first_picture, with_seeds
 from darkroom.scripts.signature import choice, number, whole
 
 CURVES: Mapping[str, Callable[[float], float]] = MappingProxyType(
@@ -45,6 +46,7 @@ def plan(request: Img2Img, arguments: Arguments, setting: Setting) -> Plan:
     """All pictures of a single batch, or the last one of each of several; a grid comes first."""
     _check(request, arguments, setting)
     batches = request.n_iter or 1
+    colours = to_pixels(first_picture(request, setting.max_pixels, setting.background))
     request = with_seeds(changed(request, batch_size=1, n_iter=1))
     notes = {"Final denoising strength": arguments.final_strength, "Denoising curve": arguments.curve}
     initial, seed = request.denoising_strength, request.seed or 0
@@ -55,7 +57,7 @@ def plan(request: Img2Img, arguments: Arguments, setting: Setting) -> Plan:
         for loop in range(arguments.loops):
             level = strength(initial, arguments.final_strength, loop, arguments.loops, arguments.curve)
             ask = changed(current, seed=seed, denoising_strength=level)
-            [outcome] = yield [Ask(request=ask, notes=notes, planned=arguments.loops * batches)]
+            [outcome] = yield [Ask(request=ask, notes=notes, colours=colours, planned=arguments.loops * batches)]
             if not outcome.made:
                 break
             last, seed = outcome.made[0], seed + 1

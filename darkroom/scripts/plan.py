@@ -21,14 +21,16 @@ BOTH: tuple[Tab, ...] = ("txt2img", "img2img")
 class Ask:
     """A request that a script wants answered. `notes` come first among the generation text's own entries.
 
-    With `inversion` the picture's own noise is looked for first. Where `may_fail`, an error makes an empty outcome
-    instead of ending the script. `planned` is how many requests the script will make in all, where it knows that before
-    it yields them.
+    With `inversion` the picture's own noise is looked for first. `colours` has those that are wanted, in place of the
+    picture's it starts from, where the options ask for such a correction. Where `may_fail`, an error makes an empty
+    outcome instead of ending the script. `planned` is how many requests the script will make in all, where it knows
+    that before it yields them.
     """
 
     request: Generation
     notes: Mapping[str, object] = field(default_factory=dict)
     inversion: Inversion | None = None
+    colours: Pixels | None = None
     may_fail: bool = False
     planned: int = 0
 

@@ -18,6 +18,10 @@ FILLS = ("fill", "original", "latent noise", "latent nothing")
 
 _MOST_TILES = 1024
 
+# A1111: the text reaches it where a place among FILLS was meant: "fill" smears as any unknown number does, and the
+# generation text, which looks for a 0, does not tell.
+_UNTOLD_FILL = len(FILLS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
@@ -87,7 +91,7 @@ def _plain(request: Img2Img, arguments: Arguments) -> Img2Img:
         changed(
             request,
             mask_blur=arguments.mask_blur * 2,
-            inpainting_fill=FILLS.index(arguments.fill),
+            inpainting_fill=FILLS.index(arguments.fill) or _UNTOLD_FILL,
             inpaint_full_res=False,
             inpainting_mask_invert=0,
             resize_mode=0,

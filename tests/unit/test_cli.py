@@ -148,3 +148,12 @@ def test_options_of_the_data_folder_apply_to_generate(tmp_path: Path) -> None:
     run("generate", "dog", "-o", "dog.png", "--width", "64", "--height", "64")
     with Image.open(tmp_path / "dog.png") as picture:
         assert "Model: bar" in picture.info["parameters"]
+
+
+def test_small_answers_do_not_wait_for_the_packets_before() -> None:
+    with (
+        cli._bind("127.0.0.1", 0) as bound,
+        socket.create_connection(bound.getsockname()),
+        bound.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -43,6 +43,7 @@ def test_every_setting_can_be_given_in_all_three_ways(monkeypatch: pytest.Monkey
         "tls_keyfile": "/key",
         "tls_certfile": "/certificate",
         "subpath": "p",
+        "without_extensions": "mine",
         "exact": True,
     }
     assert set(values) == set(Settings.model_fields)

@@ -148,12 +148,16 @@ def _pack(asked: Asked, prepared: Prepared, event: Event) -> bytes:
     if not shots:
         raise HTTPException(409, "the job was stopped before its first picture")
     height, width = shots[0].picture.shape[:2]
+    files = [
+        encode_shot(shot, prepared, file_format=prepared.options.samples_format, quality=prepared.options.jpeg_quality)
+        for shot in shots
+    ]
     document: Mapping[str, object] = {
         "created": int(time.time()),
         "background": "opaque",
         "output_format": asked.file_format,
         "quality": asked.quality,
         "size": f"{width}x{height}",
-        "data": [{"b64_json": to_base64(encode_shot(shot, prepared)), "seed": shot.seed} for shot in shots],
+        "data": [{"b64_json": to_base64(file), "seed": shot.seed} for file, shot in zip(files, shots, strict=True)],
     }
     return json.dumps(document).encode()

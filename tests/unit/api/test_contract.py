@@ -87,6 +87,13 @@ def test_an_answer_repeats_the_request_and_has_every_key_of_info(
     assert list(json.loads(answer["info"])) == [name for (name,) in CONTRACT["info"]]
 
 
+@pytest.mark.parametrize("field", ["subseed_strength", "cfg_scale", "eta", "s_churn", "s_noise"])
+@pytest.mark.parametrize("value", [1e111, -1e111])
+def test_a_strength_that_no_network_can_answer_is_refused(client: TestClient, field: str, value: float) -> None:
+    answer = client.post("/sdapi/v1/txt2img", json={field: value})
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", field])
+
+
 def test_every_option_exists_and_is_documented(client: TestClient) -> None:
     wanted = [name for name, _ in CONTRACT["options"]]
     assert [name for name in wanted if name not in TABLE] == []

@@ -120,3 +120,15 @@ def test_an_origin_passes_where_cors_allows_it(serve: Serve, settings: dict[str,
     assert answer.headers.get("access-control-allow-origin") == ("https://ui.example" if passes else None)
     preflight = client.options(CHANGE, headers=headers | {"Access-Control-Request-Method": "POST"})
     assert preflight.status_code == (200 if passes else 400)
+
+
+def test_the_flags_that_a_client_may_read_say_how_the_server_is_reached(serve: Serve) -> None:
+    client = serve(
+        listen=True, subpath="/studio/", cors_allow_origins="https://ui.example", cors_allow_origins_regex="http://a.*",
+        tls_keyfile="/etc/key.pem", tls_certfile="/etc/certificate.pem",
+    )  # fmt: skip
+    flags = client.get("/sdapi/v1/cmd-flags").json()
+    assert (flags["listen"], flags["server_name"], flags["subpath"]) == (True, None, "studio")
+    assert (flags["cors_allow_origins"], flags["cors_allow_origins_regex"]) == ("https://ui.example", "http://a.*")
+    assert (flags["tls_keyfile"], flags["tls_certfile"]) == ("/etc/key.pem", "/etc/certificate.pem")
+    assert len(flags) == 126

@@ -3,9 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from darkroom.api.app import create_app
+from darkroom.api.running import printable
 from darkroom.options.store import Options
 from darkroom.settings import Settings
 from tests.unit.api.fake_engine import FakeEngine
@@ -73,3 +76,11 @@ def test_a_job_that_was_dropped_from_the_queue_answers_without_pictures(tmp_path
         answer = client.post("/sdapi/v1/txt2img", json={})
     assert answer.status_code == 200
     assert answer.json()["images"] == []
+
+
+@given(st.lists(st.text(), max_size=5))
+def test_notes_are_a_value_that_a_header_may_have(notes: list[str]) -> None:
+    value = printable(notes)
+    assert value.isascii()
+    assert value.isprintable()
+    assert value == value.strip()

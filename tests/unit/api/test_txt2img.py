@@ -253,13 +253,11 @@ def test_a_plain_request_writes_nothing_and_has_no_grid(client: TestClient, tmp_
 
 
 @pytest.mark.parametrize("name", ["jpg", "webp", "avif", "PNG"])
-def test_the_format_of_answers_is_the_requests_or_else_the_servers(client: TestClient, name: str) -> None:
-    client.post("/sdapi/v1/options", json={"samples_format": "webp"})
-    assert from_base64(post(client)["images"][0]).format == "WEBP"
-    picture = from_base64(post(client, override_settings={"samples_format": name})["images"][0])
+def test_the_format_of_answers_is_the_servers_whatever_a_request_overrides(client: TestClient, name: str) -> None:
+    client.post("/sdapi/v1/options", json={"samples_format": name})
+    picture = from_base64(post(client, override_settings={"samples_format": "webp"})["images"][0])
     assert picture.format == {"jpg": "JPEG"}.get(name, name.upper())
     assert "Steps: 50" in read_notes(picture)[0]
-    assert from_base64(post(client)["images"][0]).format == "WEBP"
 
 
 def test_pnginfo_can_be_switched_off(client: TestClient) -> None:

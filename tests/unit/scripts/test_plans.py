@@ -11,6 +11,7 @@ from PIL import Image
 from darkroom.api.models import Generation, Img2Img, Txt2Img
 from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images.captions import Ink
+from darkroom.images.codecs import to_pixels
 from darkroom.scripts import (
     alternative,
     loopback,
@@ -22,7 +23,7 @@ from darkroom.scripts import (
     xyz_plot,
 )
 from darkroom.scripts.plan import Ask, Made, Outcome, Plan, Result, Script, Setting
-from darkroom.scripts.requests import base64_of
+from darkroom.scripts.requests import base64_of, first_picture
 from darkroom.scripts.signature import Lists, read
 
 SETTING = Setting(
@@ -204,6 +205,14 @@ def test_outpainting_draws_only_tiles_with_something_missing() -> None:
     assert result.pictures[0].picture.shape == (64, 128, 3)
     inner = result.pictures[0].picture[:, 40:88]
     assert len(np.unique(inner)) > 10  # the picture is still there
+
+
+def test_every_loop_has_the_colours_of_the_first_picture_for_a_target() -> None:
+    request = start(64, 64)
+    asks, _ = run(loopback.SCRIPT, request, [3, 0.5, "Linear", "None"])
+    first = to_pixels(first_picture(request, 64 * 64, "#ffffff"))
+    assert len(asks) == 3
+    assert all(ask.colours is not None and np.array_equal(ask.colours, first) for ask in asks)
 
 
 def test_outpainting_grows_one_side_after_the_other_at_the_border_alone() -> None:
