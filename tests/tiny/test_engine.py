@@ -85,7 +85,7 @@ def test_two_checkpoints_are_served_side_by_side(tmp_path: Path) -> None:
 def test_progress_comes_in_order_and_previews_show_the_running_picture(engine: LocalEngine) -> None:
     async def watch() -> tuple[list[float], list[tuple[int, ...]]]:
         job_id = engine.submit(replace(tiny_spec(steps=40), batch_size=2, seeds=(1, 2), subseeds=(1, 2)))
-        fractions, shapes = [], []
+        fractions, shapes = list[float](), list[tuple[int, ...]]()
         async for event in engine.events(job_id):
             fractions.append(event.status.fraction)
             if event.status.step >= 5 and not shapes:
