@@ -1,6 +1,7 @@
 """What clients send and get, field by field, with A1111's names, order and defaults. Decides nothing."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -10,6 +11,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
+    ValidationError,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -30,6 +32,7 @@ from darkroom.coerce import (
     read_list,
     up_to,
 )
+from darkroom.errors import BadRequest
 
 Strength = Annotated[Float, AfterValidator(from_(-1000)), AfterValidator(up_to(1000))]
 """Far beyond what draws pictures, and far below what a network answers with what is no number."""
@@ -331,3 +334,15 @@ class Simple(Wire):
     number_of_images: Int = Field(1, description="How many pictures, 1 and up.")
     seed: Int = Field(-1, description="-1 draws one.")
     sampler_name: Text | None = Field(None, description="A name of /sdapi/v1/samplers.")
+
+
+G = TypeVar("G", bound=Generation)
+
+
+def request_of(kind: type[G], fields: Mapping[str, Any]) -> G:
+    """A request out of fields that came by another way than its own route. Raises BadRequest for a wrong one."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise BadRequest(str(first["loc"][0]), first["input"], first["msg"]) from None

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from darkroom.api.context import Shared
 from darkroom.api.convert import Prepared, to_spec
-from darkroom.api.models import Simple, Txt2Img
+from darkroom.api.models import Simple, Txt2Img, request_of
 from darkroom.api.results import encode_shot, finish, make_grid, with_notes
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, job_headers, run_job
 from darkroom.api.shots import Shot
@@ -101,7 +101,7 @@ def _to_wire(simple: Simple, settings: Settings) -> Txt2Img:
         raise BadRequest("number_of_images", count, f"from 1 to {settings.max_images}")
     fields = simple.model_dump(exclude={"number_of_images"}, exclude_none=True)
     together = count <= settings.max_batch_size
-    return Txt2Img.model_validate({**fields, "batch_size" if together else "n_iter": count})
+    return request_of(Txt2Img, {**fields, "batch_size" if together else "n_iter": count})
 
 
 def _pack(shots: Sequence[Shot], prepared: Prepared, options: OptionValues, accept: str) -> tuple[bytes, str]:

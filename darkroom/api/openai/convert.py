@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from darkroom.api.checkpoints import find_checkpoint
-from darkroom.api.models import Generation, Img2Img, Txt2Img
+from darkroom.api.models import Generation, Img2Img, Txt2Img, request_of
 from darkroom.api.openai.errors import ParameterError, UnknownModelError
 from darkroom.api.openai.models import EditRequest, GenerationRequest, ImageRequest
 from darkroom.images.codecs import decode_bytes, to_base64
@@ -50,7 +50,7 @@ def to_generation(
     size = _size(wire)
     if size:
         fields["width"], fields["height"] = size
-    return _asked(wire, Txt2Img.model_validate(fields), sent, checkpoints)
+    return _asked(wire, request_of(Txt2Img, fields), sent, checkpoints)
 
 
 def to_edit(
@@ -73,7 +73,7 @@ def to_edit(
         fields["mask"] = _packed(mask)
     default = _MASKED_STRENGTH if mask else _STRENGTH
     fields["denoising_strength"] = default if wire.strength is None else wire.strength
-    return _asked(wire, Img2Img.model_validate(fields), sent, checkpoints)
+    return _asked(wire, request_of(Img2Img, fields), sent, checkpoints)
 
 
 def _asked(

@@ -246,3 +246,8 @@ def test_an_unknown_model_is_not_found(client: TestClient) -> None:
 
 def test_pictures_are_plain_base64(client: TestClient) -> None:
     assert base64.b64decode(generate(client)["data"][0]["b64_json"], validate=True).startswith(b"\x89PNG")
+
+
+def test_a_number_that_no_engine_can_draw_is_refused_by_its_name(client: TestClient) -> None:
+    error = refusal(client, 400, cfg_scale=-6.4e240)
+    assert error["param"] == "cfg_scale"
