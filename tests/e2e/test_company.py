@@ -8,8 +8,10 @@ import pytest
 
 from tests.e2e.serving import Json, Server, apart, first_pictures, serving
 
-TOLERANCE = 2.0
-"""Mean difference in 8-bit levels: kernels chosen by batch size round differently in bf16."""
+TOLERANCE = 6.0
+"""Mean difference in 8-bit levels. Kernels chosen by batch size round differently in bf16, and a few steps below its native
+size carry that far with the embedded model; the pictures of other requests are tens of levels away.
+"""
 
 REQUESTS: tuple[Json, ...] = tuple(
     {"prompt": prompt, "seed": seed, "steps": steps, "width": 64, "height": 64, "sampler_name": sampler}
