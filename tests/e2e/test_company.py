@@ -9,8 +9,8 @@ import pytest
 from tests.e2e.serving import Json, Server, apart, first_pictures, serving
 
 TOLERANCE = 6.0
-"""Mean difference in 8-bit levels. Kernels chosen by batch size round differently in bf16, and a few steps below its native
-size carry that far with the embedded model; the pictures of other requests are tens of levels away.
+"""Mean difference in 8-bit levels. Kernels chosen by batch size round differently in bf16, and a few steps below the
+native size carry that far with the embedded model; the pictures of other requests are tens of levels away.
 """
 
 REQUESTS: tuple[Json, ...] = tuple(
