@@ -11,30 +11,30 @@ import diffusers
 import torch
 import transformers
 import yaml
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from darkroom.nets.layout import clip_sizes
+from darkroom.nets.libraries import AutoencoderKL, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, UNet2DConditionModel
 
-Pipeline = StableDiffusionPipeline
+Pipeline = Any
+"""diffusers.StableDiffusionPipeline. Looked up late: it may be imported only after darkroom.nets.libraries."""
 
 TEXT = "cond_stage_model.transformer.text_model."
 BOS, EOS = 49406, 49407
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
-def pipeline(checkpoint: Path) -> StableDiffusionPipeline:
+def pipeline(checkpoint: Path) -> Pipeline:
     """The pipeline of a single-file checkpoint with its YAML beside it, in fp32, ready to be called."""
     diffusers.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     config = original_config(checkpoint)
-    found = StableDiffusionPipeline(
+    found = diffusers.StableDiffusionPipeline(
         vae=AutoencoderKL.from_single_file(str(checkpoint), original_config=config, torch_dtype=torch.float32),
         unet=UNet2DConditionModel.from_single_file(str(checkpoint), original_config=config, torch_dtype=torch.float32),
         text_encoder=text_encoder(checkpoint),
         tokenizer=tokenizer(),
-        scheduler=EulerDiscreteScheduler(**SCHEDULE),
+        scheduler=diffusers.EulerDiscreteScheduler(**SCHEDULE),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -71,7 +71,7 @@ def tokenizer() -> CLIPTokenizer:
 
 
 @torch.inference_mode()
-def draw(pipe: StableDiffusionPipeline, prompt: str, seed: int, *, steps: int, size: int, cfg_scale: float) -> None:
+def draw(pipe: Pipeline, prompt: str, seed: int, *, steps: int, size: int, cfg_scale: float) -> None:
     """One picture, decoded, as a program that calls the pipeline would make it."""
     pipe(
         prompt,

@@ -95,6 +95,7 @@ def to_spec(
     InitImageError, NoCheckpointError.
     """
     overridden = _override(options, wire.override_settings or {}, checkpoints)
+    settings.freezing.check(options, overridden.values)
     values = overridden.values
     checkpoint = choose_checkpoint(checkpoints, values.sd_model_checkpoint)
     wire = in_two_passes(wire, _size(wire, checkpoint, settings), checkpoint)
@@ -132,7 +133,7 @@ def to_spec(
     spec = JobSpec(
         kind="img2img" if start else "txt2img",
         checkpoint=checkpoint.key,
-        conditioning=checkpoint.conditioning,
+        traits=checkpoint.traits,
         mask_weight=values.inpainting_mask_weight,
         prompt=prompts[0],
         negative_prompt=prompts[1],

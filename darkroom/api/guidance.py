@@ -24,7 +24,7 @@ _NO_REFINER = frozenset({"", "None", "none"})
 
 def guidance_options(wire: Generation, values: OptionValues, checkpoint: CheckpointInfo) -> GuidanceOptions:
     """How the job is guided. Raises BadRequest for a composed prompt where the picture guides as well."""
-    scale = getattr(wire, "image_cfg_scale", None) if checkpoint.conditioning == "edit" else None
+    scale = getattr(wire, "image_cfg_scale", None) if checkpoint.traits.conditioning == "edit" else None
     if scale not in (None, 1) and len(composition.split(cut_networks(wire.prompt or "")[0])) > 1:
         raise BadRequest("image_cfg_scale", scale, "1, or a prompt without AND, on an InstructPix2Pix checkpoint")
     sent = wire.override_settings or {}
@@ -50,12 +50,12 @@ def choose_refiner(
     if name is None or name in _NO_REFINER:
         return None
     chosen = closest_checkpoint(checkpoints, "refiner_checkpoint", name)
-    if chosen.conditioning not in ("none", checkpoint.conditioning):
+    if chosen.traits.conditioning not in ("none", checkpoint.traits.conditioning):
         raise BadRequest("refiner_checkpoint", name, "a checkpoint that sees no more than the first one does")
     return Refiner(
         checkpoint=chosen.key,
         title=chosen.short_title,
-        conditioning=chosen.conditioning,
+        traits=chosen.traits,
         vae=choose_vae(chosen, values, shelf).name,
         switch_at=wire.refiner_switch_at,
         by_steps=values.refiner_switch_by_sample_steps,

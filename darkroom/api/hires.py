@@ -113,7 +113,7 @@ def make_second(
     scheduler, known = _scheduler(wire.hr_scheduler, first.names.scheduler)
     hires = Hires(
         checkpoint=checkpoint.key,
-        conditioning=checkpoint.conditioning,
+        traits=checkpoint.traits,
         size=target.size,
         crop=target.crop,
         upscaler=_upscaler(wire.hr_upscaler),

@@ -152,7 +152,7 @@ def info(
         "styles": wire.styles or [],
         "job_timestamp": timestamp(status),
         "clip_skip": spec.clip_skip,
-        "is_using_inpainting_conditioning": spec.conditioning == "inpaint",
+        "is_using_inpainting_conditioning": spec.traits.conditioning == "inpaint",
         "version": VERSION,
     }
     return json.dumps(document)

@@ -2,14 +2,18 @@
 nothing. No torch here.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import get_args
 
 from darkroom.engine.small_networks import SmallNetworks
 from darkroom.errors import UnknownName
-from darkroom.jobs.spec import CheckpointInfo
+from darkroom.jobs.spec import CheckpointInfo, Family, Traits
 from darkroom.nets.catalog import Catalog, CheckpointFile, embedded
+from darkroom.sampling.options import Training
 from darkroom.settings import Settings
+
+_FAMILIES: Mapping[str, Family] = {name: name for name in get_args(Family)}
 
 
 class Catalogue:
@@ -38,10 +42,42 @@ class Catalogue:
         self._catalog.refresh()
         self.small.refresh()
 
+    def sha256(self, filename: str, stopped: Callable[[], bool] = lambda: False) -> str:
+        """A file's hash, computed here and now if it is not known. Raises BadModelFile, also on a stop."""
+        return self._catalog.sha256(filename, stopped)
+
+    def remember(self, path: Path, sha256: str) -> None:
+        """Take over the hash of a checkpoint that was just written. Raises OSError if it is gone."""
+        self._catalog.remember(path, sha256)
+
     def close(self) -> None:
         """Stop hashing."""
         self._catalog.close()
 
 
 def _info(file: CheckpointFile) -> CheckpointInfo:
-    return CheckpointInfo(key=file.path, **asdict(file))
+    return CheckpointInfo(
+        key=file.path,
+        filename=file.filename,
+        path=file.path,
+        sha256=file.sha256,
+        old_hash=file.old_hash,
+        config=file.config,
+        native_size=file.settings.native_size,
+        largest_size=file.settings.largest_size,
+        traits=_traits(file),
+        text_width=file.text_width,
+        preferred_vae=file.preferred_vae,
+    )
+
+
+def _traits(file: CheckpointFile) -> Traits:
+    """A file that cannot be used is taken for Stable Diffusion 1.x until somebody asks for it and hears why."""
+    family = _FAMILIES.get(file.architecture, "sd1")
+    training = Training(
+        start=file.settings.linear_start,
+        end=file.settings.linear_end,
+        timesteps=file.settings.timesteps,
+        sdxl=family in ("sdxl", "refiner"),
+    )
+    return Traits(family=family, conditioning=file.conditioning, training=training)

@@ -133,11 +133,6 @@ def batch_key(op: Question) -> Hashable:
             return "upscale", upscaler, picture.shape, size
 
 
-def weights_of(op: Question) -> Hashable:
-    """What must be in the UNet to answer; None for questions to other networks, which are short."""
-    return (op.model.checkpoint, op.model.adapters) if isinstance(op, Denoise) else None
-
-
 def _without_vae(model: Model) -> Model:
     """What the UNet sees of a model."""
     return replace(model, vae="", vae_fallback="float32")

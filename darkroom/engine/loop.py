@@ -6,17 +6,17 @@ Knows no networks: a Runner answers. All state here belongs to the one thread th
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import count
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from darkroom.engine.client import State
 from darkroom.engine.costs import BatchCosts
 from darkroom.engine.job import Job
-from darkroom.engine.lane import Lane, batch_key, row_count, weights_of
-from darkroom.engine.policy import Waiting, pick
+from darkroom.engine.lane import Lane, batch_key, row_count
+from darkroom.engine.policy import Changes, Waiting, linger_s, pick
 from darkroom.errors import DarkroomError, JobFailed, OutOfDeviceMemory
 from darkroom.jobs.ops import Answer, Program, Question
 from darkroom.jobs.spec import JobSpec
@@ -25,10 +25,16 @@ log = logging.getLogger(__name__)
 
 Message = Callable[[], None]
 
+NOTABLE_CHANGE_S = 0.002
+"""Putting weights in place that are there already takes less."""
+
+TIDY_EVERY_S = 1.0
+"""How often a busy device looks for weights that nobody has used for long."""
+
 
 class Runner(Protocol):
     """Answers questions. `answer` gets questions of one batch key and gives as many answers; it may raise
-    OutOfDeviceMemory.
+    OutOfDeviceMemory. `prepare` is called with the first of them beforehand, and may raise what `answer` may.
     """
 
     def session(self) -> AbstractContextManager[None]:
@@ -37,17 +43,35 @@ class Runner(Protocol):
     def program(self, spec: JobSpec, index: int) -> Program:
         """The program that makes picture `index` of the job."""
 
+    def change_s(self, op: Question) -> float:
+        """About how many seconds `prepare` would take now; 0 if everything is in place."""
+
+    def prepare(self, op: Question) -> None:
+        """Have the weights in place that the question needs."""
+
     def answer(self, ops: Sequence[Question]) -> list[Answer]:
         """One answer per question, in order."""
+
+    def tidy(self) -> float | None:
+        """Drop what nobody has used for too long. In how many seconds there may be more of it; None if never."""
 
 
 class Loop:
     """Holds the jobs of one device. `max_lanes` pictures are in work at once; further jobs wait in order of arrival.
 
-    With `exact`, every question is answered alone, so that a picture never depends on its company.
+    With `exact`, every question is answered alone, so that a picture never depends on its company. `clock` tells
+    seconds.
     """
 
-    def __init__(self, runner: Runner, *, max_lanes: int, max_rows: int, exact: bool) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        max_lanes: int,
+        max_rows: int,
+        exact: bool,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._runner = runner
         self._max_lanes = max_lanes
         self._exact = exact
@@ -57,7 +81,9 @@ class Loop:
         self._running: list[Job] = []
         self._arrivals = count()
         self._virtual_s = 0.0
-        self._weights: Hashable = None
+        self._changes = Changes()
+        self._clock = clock
+        self._idle_since_s = self._tidy_at_s = clock()
         self._open = True
 
     def post(self, message: Message) -> None:
@@ -80,6 +106,7 @@ class Loop:
         """One turn: messages, admission, one batch. Waits for a message when there is nothing to do."""
         self._read_mail()
         self._admit()
+        self._tidy()
         self._work(self._pick())
 
     # Messages, all called by the device thread.
@@ -115,11 +142,22 @@ class Loop:
     # The parts of a turn.
 
     def _read_mail(self) -> None:
-        idle = not self._running and not self._queue
-        if idle:
-            self._mail.get()()
+        if not self._running and not self._queue:
+            self._wait(self._runner.tidy())
         while not self._mail.empty():
             self._mail.get()()
+
+    def _wait(self, limit_s: float | None) -> None:
+        """Wait for a message and heed it. None waits as long as it takes."""
+        try:
+            self._mail.get(timeout=limit_s)()
+        except Empty:
+            return
+
+    def _tidy(self) -> None:
+        if self._clock() >= self._tidy_at_s:
+            self._runner.tidy()
+            self._tidy_at_s = self._clock() + TIDY_EVERY_S
 
     def _admit(self) -> None:
         while self._queue and self._has_room(self._queue[0].spec.batch_size):
@@ -149,22 +187,32 @@ class Loop:
         asking = {
             lane.arrival: (job, lane, lane.op) for job in self._running for lane in job.lanes if lane.op is not None
         }
-        waiting = [
+        waiting = self._waiting({place: (lane, op) for place, (_, lane, op) in asking.items()})
+        pause_s = linger_s(waiting, self._changes.worked_since, self._clock() - self._idle_since_s)
+        if pause_s > 0:
+            self._wait(pause_s)
+            return []
+        chosen = pick(waiting, (lambda _: 0) if self._exact else self._costs.cap, self._changes.worked_since)
+        if chosen:
+            self._virtual_s = max(self._virtual_s, chosen[0].served_s)
+        return [asking[one.lane] for one in chosen]
+
+    def _waiting(self, asking: Mapping[int, tuple[Lane, Question]]) -> list[Waiting]:
+        """The lanes' questions as the policy sees them. What is of one kind needs the same weights."""
+        keys = {place: batch_key(op) for place, (_, op) in asking.items()}
+        kinds = {keys[place]: op for place, (_, op) in asking.items()}
+        change_s = {key: self._runner.change_s(op) for key, op in kinds.items()}
+        return [
             Waiting(
                 lane=place,
-                key=batch_key(op),
+                key=keys[place],
                 rows=row_count(op),
                 served_s=lane.served_s,
                 arrival=place,
-                weights=weights_of(op),
+                change_s=change_s[keys[place]],
             )
-            for place, (_, lane, op) in asking.items()
+            for place, (lane, op) in asking.items()
         ]
-        chosen = pick(waiting, (lambda _: 0) if self._exact else self._costs.cap, self._weights)
-        if chosen:
-            self._weights = self._weights if chosen[0].weights is None else chosen[0].weights
-            self._virtual_s = max(self._virtual_s, chosen[0].served_s)
-        return [asking[one.lane] for one in chosen]
 
     def _work(self, batch: list[tuple[Job, Lane, Question]]) -> None:
         """Answer a batch. What fails together is tried again apart, so that a faulty job fails alone."""
@@ -172,19 +220,30 @@ class Loop:
             return
         ops = [op for _, _, op in batch]
         rows = sum(map(row_count, ops))
-        began = time.perf_counter()
         try:
+            self._prepare(ops[0])
+            began = self._clock()
             answers = self._runner.answer(ops)
         except Exception as error:  # noqa: BLE001 - the lane boundary: whatever a network does, the other jobs go on
             self._retry_apart(batch, rows, error)
             return
-        seconds = time.perf_counter() - began
+        self._idle_since_s = self._clock()
+        seconds = self._idle_since_s - began
+        self._changes.work(seconds)
         self._costs.observe(batch_key(ops[0]), rows, seconds)
         for (job, lane, op), answer in zip(batch, answers, strict=True):
             lane.served_s += seconds * row_count(op) / rows
             self._guard(job, lambda lane=lane, answer=answer: lane.answer(answer))  # type: ignore[misc]
         for job in dict.fromkeys(job for job, _, _ in batch):
             self._settle(job)
+
+    def _prepare(self, op: Question) -> None:
+        """Changes of weights are nobody's own cost: they are kept few instead."""
+        began = self._clock()
+        self._runner.prepare(op)
+        seconds = self._clock() - began
+        if seconds >= NOTABLE_CHANGE_S:
+            self._changes.change(seconds)
 
     def _retry_apart(self, batch: list[tuple[Job, Lane, Question]], rows: int, error: Exception) -> None:
         if isinstance(error, OutOfDeviceMemory):

@@ -6,23 +6,41 @@ kind fill it in the same order. So a picture with cheap steps is not held up beh
 first. A newcomer starts at the level of the lane that was served last (the virtual time, which never goes back), so
 that no stream of newcomers starves a lane.
 
-Where lanes need different weights in the same network, the device stays with those that are in it for a while: the lane
-that used least waits until it is `STICKY_S` behind.
+Where a question needs other weights than are in place, so much work is done first that changes of one size take no
+more than a fifth of the device's time. Adapters, which are merged in a moment, change often; a checkpoint that must be
+read from disk is waited for, but for no more work than `tenure_s` says, and the change that the least served lane needs
+is the next one of its size.
 """
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-STICKY_S = 1.0
-"""Device seconds by which a lane may fall behind before the weights are changed for it."""
+PATIENCE = 4.0
+"""Seconds of work between two changes of weights, for each second that the change takes."""
+
+LONGEST_TENURE_S = 30.0
+"""However long a change takes, whoever needs it waits for no more work of others than this."""
+
+LINGERING = 0.1
+"""The share of a change's seconds for which the device stands still first, in case somebody comes for whom everything
+is in place: a client sends its next request a moment after it got its picture."""
+
+LONGEST_LINGERING_S = 1.0
+
+ALIKE = 0.5
+"""Changes count as of one size down to this share of each other's seconds."""
+
+WorkedSince = Callable[[float], float]
+"""Device seconds of work since weights were last changed in about so many seconds or in more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
     """A lane's pending question. Questions of equal `key` can share a forward pass; `rows` is what this one adds to it.
 
-    `served_s` are the device seconds charged to the lane so far, `arrival` its place in the order of arrival. `weights`
-    says what must be in the network for it, None if that does not matter.
+    `served_s` are the device seconds charged to the lane so far, `arrival` its place in the order of arrival.
+    `change_s` is how long it would take now to have in place what the question needs, 0 if it is.
     """
 
     lane: int
@@ -30,26 +48,93 @@ class Waiting:
     rows: int
     served_s: float
     arrival: int
-    weights: Hashable = None
+    change_s: float = 0.0
 
 
-def pick(waiting: Sequence[Waiting], cap: Callable[[Hashable], int], present: Hashable = None) -> list[Waiting]:
-    """The next batch: the least served question, and those of its kind that fit under `cap(key)` rows.
+def tenure_s(change_s: float) -> float:
+    """Seconds of work that come before a change of weights which takes `change_s`."""
+    return min(PATIENCE * change_s, LONGEST_TENURE_S)
 
-    A question larger than the cap runs alone. Empty only if nothing waits. `present` are the weights in the network.
+
+def pick(
+    waiting: Sequence[Waiting], cap: Callable[[Hashable], int], worked_since: WorkedSince = lambda _: math.inf
+) -> list[Waiting]:
+    """The next batch: the least served question that is due, and those of its kind that fit under `cap(key)` rows.
+
+    A question larger than the cap runs alone. Empty only if nothing waits.
     """
-    order = sorted(waiting, key=lambda w: (w.served_s, w.arrival))
-    ready = next((w for w in order if w.weights in (None, present)), None)
-    if ready is not None and ready.served_s - order[0].served_s < STICKY_S:
-        order.remove(ready)
-        order.insert(0, ready)
-    batch: list[Waiting] = []
-    room = 0
+    order = _in_turn(waiting)
+    first = _find_due(order, worked_since) or _soonest(order)
+    if first is None:
+        return []
+    batch = [first]
+    room = cap(first.key) - first.rows
     for candidate in order:
-        if not batch:
-            batch.append(candidate)
-            room = cap(candidate.key) - candidate.rows
-        elif candidate.key == batch[0].key and candidate.rows <= room:
+        if candidate is not first and candidate.key == first.key and candidate.rows <= room:
             batch.append(candidate)
             room -= candidate.rows
     return batch
+
+
+def linger_s(waiting: Sequence[Waiting], worked_since: WorkedSince, idle_s: float) -> float:
+    """For how many seconds the device should still wait for company before it changes weights that are not due.
+
+    `idle_s` is how long it has been doing nothing.
+    """
+    if not waiting or _find_due(_in_turn(waiting), worked_since):
+        return 0.0
+    patience_s = min(LINGERING * min(w.change_s for w in waiting), LONGEST_LINGERING_S)
+    return max(0.0, patience_s - idle_s)
+
+
+def _in_turn(waiting: Sequence[Waiting]) -> list[Waiting]:
+    return sorted(waiting, key=lambda w: (w.served_s, w.arrival))
+
+
+def _find_due(order: Sequence[Waiting], worked_since: WorkedSince) -> Waiting | None:
+    """The first question for which everything is in place, or for which it is time to put it there.
+
+    No change is made before one that is not due yet but stands earlier in the order, if that one would then have to
+    wait anew.
+    """
+    shorter_than_s = math.inf
+    for w in order:
+        if w.change_s == 0 or (w.change_s < shorter_than_s and worked_since(w.change_s) >= tenure_s(w.change_s)):
+            return w
+        shorter_than_s = min(shorter_than_s, ALIKE * w.change_s)
+    return None
+
+
+def _soonest(order: Sequence[Waiting]) -> Waiting | None:
+    """What to do where nothing is due: the first question, unless another needs a so much shorter change that the first
+    one loses nothing by it.
+    """
+    found: Waiting | None = None
+    for w in order:
+        if found is None or w.change_s < ALIKE * found.change_s:
+            found = w
+    return found
+
+
+class Changes:
+    """Remembers how much work was done since weights were changed: the latest change of every size counts."""
+
+    __slots__ = ("_made", "_worked_s")
+
+    def __init__(self) -> None:
+        self._worked_s = 0.0
+        self._made: list[tuple[float, float]] = []
+        """How long a change took and how much had been worked before it; ever shorter ones, in order."""
+
+    def work(self, seconds: float) -> None:
+        """Note that the device worked."""
+        self._worked_s += seconds
+
+    def change(self, seconds: float) -> None:
+        """Note that weights were changed."""
+        self._made = [made for made in self._made if made[0] > seconds]
+        self._made.append((seconds, self._worked_s))
+
+    def worked_since(self, change_s: float) -> float:
+        """Work since the last change that was about as long as this or longer; infinite if there was none."""
+        return next((self._worked_s - at for took, at in reversed(self._made) if took >= ALIKE * change_s), math.inf)

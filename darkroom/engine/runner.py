@@ -38,6 +38,7 @@ from darkroom.nets.network import Network
 from darkroom.nets.precision import choose_dtype
 from darkroom.nets.preview import Previewer
 from darkroom.nets.store import Store
+from darkroom.nets.text import Asked, Text
 from darkroom.prompt.attention import segments
 from darkroom.prompt.chunks import Chunk, Glossary, Vocabulary, chunk, equalised
 from darkroom.prompt.old_emphasis import bracket_factors, chunk_old
@@ -129,6 +130,17 @@ class NetworkRunner:
         texts.move_to_end(key)
         return texts[key]
 
+    def change_s(self, op: Question) -> float:
+        """About how many seconds `prepare` would take now; 0 if everything is in place."""
+        return 0.0
+
+    def prepare(self, op: Question) -> None:
+        """Have the weights in place that the question needs. Raises what `answer` raises."""
+
+    def tidy(self) -> float | None:
+        """Drop what nobody has used for too long. In how many seconds there may be more of it; None if never."""
+        return None
+
     def preview(self, model: Model, latent: Tensor, method: PreviewMethod) -> Picture:
         """A latent `[C, H/8, W/8]` as it stands, by the method or the next best for which there are weights."""
         network = self._network(model)
@@ -190,16 +202,25 @@ def encode_text(network: Network, op: EncodeText, vectors: Mapping[str, Tensor] 
     """Encode the texts of one prompt together; `vectors` stand in for the names that they are listed under."""
     names = glossary_of(network, vectors)
     chunked = equalised([_chunks(network, text, op, names) for text in op.texts], Vocabulary())
-    contexts = network.encode_text(
-        [[part.tokens for part in chunks] for chunks in chunked],
-        [[part.weights for part in chunks] for chunks in chunked],
+    texts = [
+        Text(
+            chunks=[part.tokens for part in chunks],
+            weights=[part.weights for part in chunks],
+            insertions=[[(one.place, vectors[one.name]) for one in part.insertions] for part in chunks],
+            pieces=[(piece.text, piece.weight) for piece in segments(text, op.emphasis) if piece.text],
+        )
+        for text, chunks in zip(op.texts, chunked, strict=True)
+    ]
+    asked = Asked(
         clip_skip=op.clip_skip,
         emphasis=op.emphasis,
-        insertions=[
-            [[(one.place, vectors[one.name]) for one in part.insertions] for part in chunks] for chunks in chunked
-        ],
+        all_empty=op.negative and not any(op.texts),
+        numbers=op.numbers,
+        sdxl_clip_l_skip=op.sdxl_clip_l_skip,
     )
-    return [Cond(context) for context in contexts]
+    encoded = network.encode_text(texts, asked)
+    beside = [None] * len(texts) if encoded.vector is None else encoded.vector
+    return [Cond(context, vector) for context, vector in zip(encoded.context, beside, strict=True)]
 
 
 def _chunks(network: Network, text: str, op: EncodeText, names: Glossary) -> list[Chunk]:
@@ -261,12 +282,13 @@ def _estimate_x0(network: Network, rows: Sequence[Row]) -> Tensor:
     """
     x = torch.stack([row.x for row in rows])
     context = torch.stack([row.cond.context for row in rows])
+    vectors = [row.cond.vector for row in rows if row.cond.vector is not None]
     timestep = torch.tensor([row.timestep for row in rows], device=network.device)
     sigma = torch.tensor([row.sigma for row in rows], device=network.device).view(-1, 1, 1, 1)
     c_in = (sigma * sigma + 1).rsqrt()
     images = [row.image for row in rows if row.image is not None]
     seen = torch.cat([x * c_in, torch.stack(images)], dim=1) if images else x * c_in
-    output = network.denoise(seen, timestep, context)
+    output = network.denoise(seen, timestep, context, torch.stack(vectors) if vectors else None)
     if network.prediction == "v":
         return _x0_of_v(output, x * c_in, rows)
     return x - output * sigma

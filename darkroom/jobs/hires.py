@@ -42,7 +42,7 @@ def hires_fix(spec: JobSpec, hires: Hires, index: int, first: First, device: tor
     enlarged = yield from enlarge(spec, hires, first)
     clean = cropped(enlarged.latent, hires.crop)
     sampler = get_sampler(hires.sampler)
-    table, strength = noise_table(spec.sampling, sampler), hires.denoising_strength
+    table, strength = noise_table(spec.sampling, sampler, hires.traits.training), hires.denoising_strength
     # Every step that was asked for is made, of a schedule that is so much longer.
     plan = plan_img2img(table, sampler, hires.scheduler, hires.steps, strength, True, spec.sampling)
     noise = image_noise(spec, index, plan, device, size=(clean.shape[-2], clean.shape[-1]))
@@ -69,7 +69,7 @@ def second_model(spec: JobSpec, hires: Hires) -> Model:
     return replace(
         spec.model,
         checkpoint=hires.checkpoint,
-        conditioning=hires.conditioning,
+        traits=hires.traits,
         vae=hires.vae,
         adapters=hires.adapters,
         token_merging=hires.token_merging,
@@ -114,7 +114,7 @@ def seen_beside(
     A1111: an enlarged picture is shown with levels of 0..1 where -1..1 is meant, an enlarged latent only where the mask
     does not hide all of it.
     """
-    if model.conditioning == "none":
+    if model.traits.conditioning == "none":
         return None
     if enlarged.picture is not None:
         return (yield from picture_conditioning(model, _dimmed(enlarged.picture, device), None, spec.mask_weight))

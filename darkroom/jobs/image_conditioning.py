@@ -22,9 +22,9 @@ def blank_conditioning(model: Model, size: tuple[int, int], device: torch.device
 
     Raises BadRequest for a checkpoint that cannot do without a picture.
     """
-    if model.conditioning == "none":
+    if model.traits.conditioning == "none":
         return None
-    if model.conditioning != "inpaint":
+    if model.traits.conditioning != "inpaint":
         raise BadRequest("sd_model_checkpoint", model.checkpoint, "it needs a picture to start from: use img2img")
     return (yield from _inpainting(model, torch.zeros(3, *size, device=device), torch.ones(size, device=device)))
 
@@ -34,7 +34,7 @@ def picture_conditioning(model: Model, pixels: Tensor, mask: Tensor | None = Non
 
     `mask` `[H, W]` is 1 where it is repainted (None: everywhere); there the picture is hidden by `weight`, 0..1.
     """
-    match model.conditioning:
+    match model.traits.conditioning:
         case "none":
             return None
         case "edit":

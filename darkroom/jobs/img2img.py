@@ -13,7 +13,7 @@ from darkroom.jobs.conditioning import Prompts
 from darkroom.jobs.image_conditioning import as_pixels, picture_conditioning
 from darkroom.jobs.inversion import found_noise
 from darkroom.jobs.ops import Answer, EncodeImage, Op, Program
-from darkroom.jobs.passes import LATENT_CHANNELS, Pass, decode, image_noise, knobs, sample
+from darkroom.jobs.passes import Pass, decode, image_noise, knobs, sample
 from darkroom.jobs.soft_inpainting import cover_of, soft_mix, with_cover
 from darkroom.jobs.spec import InitImage, JobSpec, Picture
 from darkroom.sampling import filters
@@ -30,7 +30,7 @@ def img2img(spec: JobSpec, index: int, device: torch.device) -> Program:
     init = spec.init
     assert init is not None, "an img2img job has a picture to start from"
     sampler = get_sampler(spec.sampler)
-    table, strength = noise_table(spec.sampling, sampler), init.denoising_strength
+    table, strength = noise_table(spec.sampling, sampler, spec.traits.training), init.denoising_strength
     plan = plan_img2img(table, sampler, spec.scheduler, spec.steps, strength, init.fix_steps, spec.sampling)
     noise = image_noise(spec, index, plan, device)
     position = index % spec.batch_size
@@ -94,7 +94,7 @@ def filled(clean: Tensor, mask: Tensor, init: InitImage, *, seed: int, spec: Job
         case "latent noise":
             # A1111: the first noise of the first batch's seeds, without variation seeds, in every batch.
             noise = ImageNoise(
-                seed, (LATENT_CHANNELS, *spec.latent_size), source=spec.noise_source, device=clean.device
+                seed, (spec.traits.latent_channels, *spec.latent_size), source=spec.noise_source, device=clean.device
             ).initial
             return filters.blend(noise, clean, mask)
         case "latent nothing":

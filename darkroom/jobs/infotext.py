@@ -90,7 +90,7 @@ def _unusual(spec: JobSpec) -> Iterator[tuple[str, object, bool]]:
     merged_later = hires.token_merging if hires else 0
     yield "Image CFG scale", guidance.image_scale, guidance.image_scale is not None
     yield "Denoising strength", strength, strength is not None
-    yield "Conditional mask weight", spec.mask_weight, spec.conditioning == "inpaint"
+    yield "Conditional mask weight", spec.mask_weight, spec.traits.conditioning == "inpaint"
     yield "Clip skip", spec.clip_skip, spec.clip_skip > 1
     yield "ENSD", spec.seed_delta, spec.seed_delta != 0 and _uses_seed_delta(spec)
     yield "Token merging ratio", spec.token_merging, spec.token_merging != 0

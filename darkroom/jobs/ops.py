@@ -41,7 +41,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeText:
-    """Encode the texts of one prompt together (emphasis is normalised over all of them). Answer: `list[Cond]`."""
+    """Encode the texts of one prompt together (emphasis is normalised over all of them). Answer: `list[Cond]`.
+
+    `numbers` are what some families are told beside the text (SDXL: sizes and crops in pixels), each embedded on its
+    own. `negative` texts that are all empty may be zeros there. `sdxl_clip_l_skip` has `clip_skip` act on SDXL's first
+    encoder.
+    """
 
     model: Model
     texts: tuple[str, ...]
@@ -49,6 +54,9 @@ class EncodeText:
     emphasis: Emphasis = "Original"
     old_emphasis: bool = False
     comma_backtrack: int = 20
+    negative: bool = False
+    numbers: tuple[float, ...] = ()
+    sdxl_clip_l_skip: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -22,8 +22,6 @@ from darkroom.sampling.plan import Plan, img2img_steps
 from darkroom.sampling.steps import Knobs, Steps
 from darkroom.sampling.tables import NoiseTable
 
-LATENT_CHANNELS = 4
-
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Pass:
@@ -110,8 +108,8 @@ def _handover(spec: JobSpec, one: Pass) -> Handover | None:
     left_out = "second pass" if not one.second else "first pass"
     if spec.hires and refiner.passes == left_out:
         return None
-    model = replace(one.model, checkpoint=refiner.checkpoint, conditioning=refiner.conditioning, vae=refiner.vae)
-    image = one.image if refiner.conditioning == one.model.conditioning else None
+    model = replace(one.model, checkpoint=refiner.checkpoint, traits=refiner.traits, vae=refiner.vae)
+    image = one.image if refiner.traits.conditioning == one.model.traits.conditioning else None
     refined = replace(one, model=model, image=image)
     return Handover(refiner=refiner, notes=_notes(spec, refiner), begin=lambda: _guidance(spec, refined, model))
 
@@ -141,7 +139,7 @@ def image_noise(
     shared = SharedPath(seed=last, size=spec.batch_size, position=position)
     return ImageNoise(
         spec.seeds[index],
-        (LATENT_CHANNELS, *(size or spec.latent_size)),
+        (spec.traits.latent_channels, *(size or spec.latent_size)),
         subseed=spec.subseeds[index],
         subseed_strength=spec.subseed_strength,
         seed_resize_from=spec.seed_resize_from,

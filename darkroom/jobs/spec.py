@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from darkroom.sampling.options import SamplingOptions
+from darkroom.sampling.options import STABLE_DIFFUSION, SamplingOptions, Training
 
 Picture = NDArray[np.uint8]
 """RGB pixels `[H, W, 3]`."""
@@ -23,6 +23,25 @@ Conditioning = Literal["none", "inpaint", "edit", "depth"]
 """What a checkpoint's UNet sees beside the latent: nothing, a mask and the picture without what is under it, the whole
 picture (InstructPix2Pix), or how far away things are.
 """
+
+Family = Literal["sd1", "sd2", "sdxl", "refiner", "sd3", "flux"]
+"""Checkpoints of one family share text encoders and the shape of their denoiser; "refiner" is SDXL's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a job has to know of a checkpoint: its family, what it sees beside the latent, the noise that it was trained
+    on, and how many channels its latents have.
+    """
+
+    family: Family = "sd1"
+    conditioning: Conditioning = "none"
+    training: Training = STABLE_DIFFUSION
+    latent_channels: int = 4
+
+
+PLAIN = Traits()
+"""Stable Diffusion 1.x as published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +65,11 @@ class Model:
     """Which weights answer a question and how they are applied: what all questions of one forward pass share.
 
     `checkpoint` is a CheckpointInfo.key; `vae` an autoencoder's key, "" for the checkpoint's own. `token_merging` is
-    the share of the finest self-attention's tokens that are merged, 0..1. `conditioning` is the checkpoint's.
+    the share of the finest self-attention's tokens that are merged, 0..1. `traits` are the checkpoint's.
     """
 
     checkpoint: str
-    conditioning: Conditioning = "none"
+    traits: Traits = PLAIN
     vae: str = ""
     vae_fallback: VaeFallback = "float32"
     adapters: tuple[Adapter, ...] = ()
@@ -79,13 +98,13 @@ class GuidanceOptions:
 class Refiner:
     """The checkpoint that takes over once the pass has come to `switch_at` (0..1; None: at once).
 
-    `title` is what the generation text calls it, `conditioning` is the checkpoint's, `vae` decodes what it made.
+    `title` is what the generation text calls it, `traits` are the checkpoint's, `vae` decodes what it made.
     `by_steps` counts model calls instead of noise levels. `passes` names the pass of a hires job that is refined.
     """
 
     checkpoint: str
     title: str = ""
-    conditioning: Conditioning = "none"
+    traits: Traits = PLAIN
     vae: str = ""
     switch_at: float | None
     by_steps: bool = False
@@ -102,7 +121,7 @@ class Hires:
     """
 
     checkpoint: str
-    conditioning: Conditioning = "none"
+    traits: Traits = PLAIN
     size: tuple[int, int]
     crop: tuple[int, int] = (0, 0)
     upscaler: str
@@ -182,7 +201,7 @@ class JobSpec:
     """One request of `batch_size * n_iter` pictures, with every choice made.
 
     `checkpoint` is a CheckpointInfo.key. `seeds` and `subseeds` have one entry per picture. `sampler` is a sampler's
-    exact name, `scheduler` a label or "Automatic". `conditioning` is the checkpoint's; `mask_weight` 0..1 says how much
+    exact name, `scheduler` a label or "Automatic". `traits` are the checkpoint's; `mask_weight` 0..1 says how much
     an inpainting checkpoint is kept from seeing under the mask. `width` and `height` are as asked; pictures are floored
     to multiples of 8. `clip_skip` 1 takes the last layer of the text encoder; `old_emphasis` and `old_prompt_editing`
     read prompts by A1111's former rules. `params` go into the infotext after the fixed entries.
@@ -190,7 +209,7 @@ class JobSpec:
 
     kind: Literal["txt2img", "img2img"]
     checkpoint: str
-    conditioning: Conditioning = "none"
+    traits: Traits = PLAIN
     mask_weight: float = 1.0
     prompt: str
     negative_prompt: str
@@ -246,7 +265,7 @@ class JobSpec:
         """What answers the questions of the first pass."""
         return Model(
             checkpoint=self.checkpoint,
-            conditioning=self.conditioning,
+            traits=self.traits,
             vae=self.vae,
             vae_fallback=self.vae_fallback,
             adapters=self.adapters,
@@ -260,8 +279,8 @@ class CheckpointInfo:
     """A checkpoint that the engine can load. `key` names it inside Darkroom and never changes while the file stays.
 
     `path` is relative to the checkpoint folder, with `/`; `sha256` is None until it was computed; `config` is the YAML
-    beside it; `conditioning` is what it sees beside the latent. `text_width` is that of its token vectors, all encoders
-    together; `preferred_vae` what the JSON beside it asks for.
+    beside it. `text_width` is that of its token vectors, all encoders together; `preferred_vae` what the JSON beside it
+    asks for.
     """
 
     key: str
@@ -272,7 +291,7 @@ class CheckpointInfo:
     config: str | None = None
     native_size: int = 512
     largest_size: int | None = None
-    conditioning: Conditioning = "none"
+    traits: Traits = PLAIN
     text_width: int | None = None
     preferred_vae: str | None = None
 

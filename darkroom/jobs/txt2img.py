@@ -31,7 +31,7 @@ def txt2img(spec: JobSpec, index: int, device: torch.device) -> Program:
 def first_pass(spec: JobSpec, index: int, device: torch.device) -> Generator[Op, Answer, Sampled]:
     """The pass that starts from noise alone."""
     sampler = get_sampler(spec.sampler)
-    table = noise_table(spec.sampling, sampler)
+    table = noise_table(spec.sampling, sampler, spec.traits.training)
     plan = plan_txt2img(table, sampler, spec.scheduler, spec.steps, spec.sampling)
     noise = image_noise(spec, index, plan, device)
     steps = solver_of(sampler)(begin_txt2img(plan, noise.initial), plan.sigmas, noise, knobs(spec, sampler))

@@ -11,18 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from darkroom.mini import loop, tokenizer
 from darkroom.mini.export import TEXT_PREFIX
 from darkroom.mini.networks import NATIVE_SIZE, alphas_cumprod, build_text, build_unet, build_vae
 from darkroom.mini.norms import quicken_group_norms
 from darkroom.mini.vae_stage import to_pictures
+from darkroom.nets.libraries import AutoencoderKL, CLIPTextModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +125,9 @@ def load_networks(path: Path, device: torch.device) -> Networks:
     """Reads the shipped weights file back through diffusers' converters."""
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     text, unet, vae = build_text(), build_unet(), build_vae()
+    # Late: it may be imported only after darkroom.nets.libraries.
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+
     unet.load_state_dict(convert_ldm_unet_checkpoint(dict(tensors), dict(unet.config)))
     vae.load_state_dict(convert_ldm_vae_checkpoint(dict(tensors), dict(vae.config)))
     text.load_state_dict({n.removeprefix(TEXT_PREFIX): t for n, t in tensors.items() if n.startswith(TEXT_PREFIX)})

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import torch
 import yaml
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from darkroom.mini.loop import write_atomically
 from darkroom.mini.networks import ldm_config
+from darkroom.nets.libraries import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 
 FOLDER = Path(__file__).parent
 WEIGHTS = FOLDER / "darkroom-mini.safetensors"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from darkroom.mini.dataset import (
     render,
 )
 from darkroom.mini.vae_stage import to_tensor
+from darkroom.nets.libraries import AutoencoderKL
 
 CAPTIONS = 6
 

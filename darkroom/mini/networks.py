@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
+
+from darkroom.nets.libraries import AutoencoderKL, CLIPTextConfig, CLIPTextModel, UNet2DConditionModel
 
 NATIVE_SIZE = 128
 LATENT_SIZE = NATIVE_SIZE // 8

@@ -13,7 +13,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from darkroom.mini.drawing import Draw, DrawRequest, Repaint
 from darkroom.mini.engine_drawing import darkroom
 from darkroom.mini.networks import LARGEST_SIZE
 from darkroom.mini.vae_stage import to_tensor
+from darkroom.nets.libraries import AutoencoderKL
 
 DOCS = Path(__file__).parents[2] / "docs"
 CAPTION_SEED = 2024

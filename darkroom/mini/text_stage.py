@@ -7,12 +7,12 @@ nothing of diffusion. Costs minutes and saves the cross attention most of its fi
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPTextModel
 
 from darkroom.mini import loop
 from darkroom.mini.dataset import BACKGROUNDS, TINTS
 from darkroom.mini.latents import Views
 from darkroom.mini.networks import TEXT_WIDTH, build_text
+from darkroom.nets.libraries import CLIPTextModel
 
 # Attention is causal, so the state at the end token does not depend on the padding behind it.
 SHORT = 32

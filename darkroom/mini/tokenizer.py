@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from transformers import CLIPTokenizer
-
 from darkroom.mini.loop import write_atomically
+from darkroom.nets.libraries import CLIPTokenizer
 
 FOLDER = Path(__file__).parents[1] / "nets" / "data" / "clip_tokenizer"
 MEMBER = "open_clip/bpe_simple_vocab_16e6.txt.gz"

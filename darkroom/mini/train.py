@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from darkroom.engine.allocator import keep_freed_memory
 from darkroom.mini import drawing, export, latents, loop, text_stage, tokenizer, unet_stage, vae_stage
 from darkroom.mini.dataset import EXTRA_NAMES, Glyph, Kind, is_common, load_glyphs
 from darkroom.mini.networks import TextAndUnet, build_text, build_vae
 from darkroom.mini.norms import quicken_group_norms
+from darkroom.nets.libraries import AutoencoderKL, CLIPTextModel
 
 STAGES = ("vae", "cache", "text", "unet", "decoder")
 UNPACK, START_TEXT, START_UNET = "unpack", "start-text.pt", "start-unet.pt"

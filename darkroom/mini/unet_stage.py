@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from darkroom.mini import loop
 from darkroom.mini.dataset import KIND_SHARES
 from darkroom.mini.latents import Views
 from darkroom.mini.networks import LATENT_SIZE, TIMESTEPS, TextAndUnet, alphas_cumprod, build_unet
 from darkroom.mini.norms import quicken_group_norms
+from darkroom.nets.libraries import AttnProcessor, CLIPTextModel
 
 DROP_CAPTION = 0.1
 SNR_GAMMA = 5.0

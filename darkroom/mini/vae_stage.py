@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -17,6 +16,7 @@ from darkroom.mini import loop
 from darkroom.mini.dataset import Glyph, Picture, make_scene, random_crop, render
 from darkroom.mini.networks import VAE_CHANNELS, build_vae
 from darkroom.mini.norms import quicken_group_norms
+from darkroom.nets.libraries import AutoencoderKL
 
 KL_WEIGHT = 1e-5
 EDGE_WEIGHT = 0.5

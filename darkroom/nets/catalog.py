@@ -11,13 +11,14 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
 from darkroom.errors import BadModelFile
+from darkroom.nets.architecture import Conditioning, conditioning_of, identify, text_width
 from darkroom.nets.config import ModelConfig, beside, read_config
-from darkroom.nets.headers import Conditioning, conditioning_of, preferred_vae, text_width
+from darkroom.nets.headers import preferred_vae, read_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class CheckpointFile:
     """One checkpoint. `path` is relative to its folder, with `/`; `filename` and `config` are absolute.
 
     `sha256` is None until computed; `old_hash` (8 digits) is the one by which early infotexts name a model.
+    `architecture` is what `identify` says of it, `settings` what the YAML says.
     """
 
     filename: str
@@ -38,8 +40,8 @@ class CheckpointFile:
     sha256: str | None = None
     old_hash: str | None = None
     config: str | None = None
-    native_size: int = 512
-    largest_size: int | None = None
+    settings: ModelConfig = field(default_factory=ModelConfig)
+    architecture: str = "sd1"
     conditioning: Conditioning = "none"
     text_width: int | None = None
     preferred_vae: str | None = None
@@ -84,13 +86,19 @@ class Catalog:
         """What the last `refresh` found, with the hashes known by now. Touches no disk."""
         return tuple(replace(file, sha256=self._hashes.find(state)) for state, file in self._found)
 
-    def sha256(self, filename: str) -> str:
-        """The hash of one file, computed here and now if it is not known. Raises BadModelFile if it cannot be read."""
+    def sha256(self, filename: str, stopped: Callable[[], bool] = lambda: False) -> str:
+        """The hash of one file, computed here and now if it is not known. Raises BadModelFile if it cannot be read, or
+        on a stop.
+        """
         path = Path(filename)
         try:
-            return self._hashes.get(path)
+            return self._hashes.get(path, stopped)
         except OSError as error:
             raise BadModelFile(f"{path.name}: cannot be read: {error}") from error
+
+    def remember(self, path: Path, sha256: str) -> None:
+        """Take over the hash of a file that was just written. Raises OSError if it is gone."""
+        self._hashes.remember(path, sha256)
 
     def close(self) -> None:
         """Stop hashing; returns when the thread has ended."""
@@ -143,6 +151,13 @@ class Hashes:
             self._known[key] = digest.hexdigest()
             self._write()
         return digest.hexdigest()
+
+    def remember(self, path: Path, sha256: str) -> None:
+        """Take over a hash that somebody else computed. Raises OSError if the file is gone."""
+        state = identity(path)
+        with self._lock:
+            self._known[state] = sha256
+            self._write()
 
     def _write(self) -> None:
         if self._cache is None:
@@ -215,16 +230,16 @@ def _describe_all(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[str, Che
 
 def _describe(path: Path, folder: Path) -> CheckpointFile:
     config = beside(path)
-    described = _config_or_default(config)
+    shapes = read_shapes(path)
     return CheckpointFile(
         filename=str(path),
         path=path.relative_to(folder).as_posix(),
         old_hash=_old_hash(path),
         config=str(config) if config else None,
-        native_size=described.native_size,
-        largest_size=described.largest_size,
-        conditioning=conditioning_of(path),
-        text_width=text_width(path),
+        settings=_config_or_default(config),
+        architecture=identify(shapes),
+        conditioning=conditioning_of(shapes),
+        text_width=text_width(shapes),
         preferred_vae=preferred_vae(path),
     )
 

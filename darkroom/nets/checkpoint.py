@@ -4,7 +4,8 @@ Knows the safetensors container and the rule that every tensor has its place; th
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from darkroom.errors import BadModelFile
 
-FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -25,8 +26,28 @@ _IGNORABLE = re.compile(
     r"(betas|logvar|lvlb_weights|global_step|scale_factor|(sqrt_|log_|posterior_|alphas_)\w*"
     r"|(.*\.)?model_ema\..*|.*\.position_ids|first_stage_model\.loss\..*"
     r"|cond_stage_model\.(.*\.)?(logit_scale|text_projection(\.weight)?)"
+    r"|text_encoders\..*\.logit_scale|(.*\.)?(scaled_fp8|scale_input)"
     r"|(optimizer|optimizer_states|lr_schedulers|callbacks|loops|denoiser)\..*)"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows of a file's tensor that has `total` of them: those of each range (from, up to), one after the other. No
+    ranges mean the whole tensor.
+    """
+
+    key: str
+    total: int = 0
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    def shape_in_file(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the whole tensor, where the part is of this shape."""
+        return (self.total, *shape[1:]) if self.ranges else shape
+
+
+Source = Callable[[str], str | Part]
+"""Where a module's weight, given by its name, lies in a file."""
 
 
 class Checkpoint:
@@ -64,32 +85,42 @@ class Checkpoint:
         """Names (without the prefix) and shapes of all tensors under a prefix."""
         return {name[len(prefix) :]: shape for name, shape in self.shapes.items() if name.startswith(prefix)}
 
-    def fill(self, module: nn.Module, source: Callable[[str], str], dtype: torch.dtype, device: torch.device) -> None:
+    def fill(self, module: nn.Module, source: Source, dtype: torch.dtype, device: torch.device) -> None:
         """Give a module that was built on the meta device its weights; `source` maps its names to the file's.
 
         Convolutions get channels-last order; one of 1x1 may enter a linear layer. Raises BadModelFile if a tensor is
         missing or has another shape.
         """
-        wanted = {name: (source(name), tuple(value.shape)) for name, value in module.state_dict().items()}
-        missing = [key for key, _ in wanted.values() if key not in self.shapes]
+        wanted = {name: (_part(source(name)), tuple(value.shape)) for name, value in module.state_dict().items()}
+        missing = [part.key for part, _ in wanted.values() if part.key not in self.shapes]
         if missing:
             raise BadModelFile(f"{self.path.name}: {len(missing)} tensors are missing: {_few(missing)}")
         misfits = [
             f"{key} is {list(self.shapes[key])}, not {list(shape)}"
-            for key, shape in wanted.values()
+            for key, shape in ((part.key, part.shape_in_file(shape)) for part, shape in wanted.values())
             if _without_ones(self.shapes[key]) != _without_ones(shape)
         ]
         if misfits:
             raise BadModelFile(f"{self.path.name}: {len(misfits)} tensors have another shape: {_few(misfits)}")
-        weights = {name: self._read(key, shape, dtype, device) for name, (key, shape) in wanted.items()}
+        weights = {name: self._read(part, shape, dtype, device) for name, (part, shape) in wanted.items()}
         module.load_state_dict(weights, strict=True, assign=True)
-        self._taken.update(key for key, _ in wanted.values())
+        self._taken.update(part.key for part, _ in wanted.values())
 
-    def _read(self, key: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    def _read(self, part: Part, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         # A copy even where nothing is converted: mapped pages would change, or vanish, with the file.
-        tensor: Tensor = self._file.get_tensor(key).reshape(shape)
         order = torch.channels_last if len(shape) == 4 else torch.preserve_format
-        return tensor.to(device, dtype, copy=True, memory_format=order)
+        if part.ranges:
+            rows = self._file.get_slice(part.key)
+            tensor = torch.cat([rows[start:stop].to(device, dtype) for start, stop in part.ranges]).reshape(shape)
+        else:
+            tensor = self._file.get_tensor(part.key).reshape(shape)
+        copied: Tensor = tensor.to(device, dtype, copy=not part.ranges, memory_format=order)
+        scale = part.key.removesuffix("weight") + "scale_weight"
+        if part.key.endswith(".weight") and scale in self.shapes:
+            # What is stored in eight bits may have a factor of its own that brought it into their range.
+            self._taken.add(scale)
+            copied *= self._file.get_tensor(scale).to(device, dtype)
+        return copied
 
     def refuse_leftovers(self) -> None:
         """Raise BadModelFile if the file holds a tensor that went nowhere and is not known to be of no use."""
@@ -107,9 +138,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path)
 
 
-def identify(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The architecture of a checkpoint from its tensors' names and shapes: "sd1", or a phrase naming something else."""
-    return next((name for name, holds in _ARCHITECTURES if holds(shapes)), "an unknown kind of file")
+def _part(place: str | Part) -> Part:
+    return Part(place) if isinstance(place, str) else place
 
 
 def _few(texts: list[str]) -> str:
@@ -131,43 +161,3 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "is a git-lfs pointer; the model itself was not downloaded"
     return f"is not a whole safetensors file: {error}"
-
-
-def _has(name: str) -> Callable[[Mapping[str, tuple[int, ...]]], bool]:
-    return lambda shapes: name in shapes
-
-
-def _starts(*prefixes: str) -> Callable[[Mapping[str, tuple[int, ...]]], bool]:
-    return lambda shapes: any(name.startswith(prefixes) for name in shapes)
-
-
-def _width(name: str, *widths: int) -> Callable[[Mapping[str, tuple[int, ...]]], bool]:
-    return lambda shapes: len(shapes.get(name, ())) > 1 and shapes[name][1] in widths
-
-
-_INPUT = UNET + "input_blocks.0.0.weight"
-_OPEN_CLIP_H = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"
-
-# In order: the first that holds is the answer.
-_ARCHITECTURES: Iterable[tuple[str, Callable[[Mapping[str, tuple[int, ...]]], bool]]] = (
-    ("Stable Diffusion 3", _has(UNET + "x_embedder.proj.weight")),
-    ("Flux", _starts("double_blocks.", UNET + "double_blocks.")),
-    ("Stable Diffusion XL", _has("conditioner.embedders.1.model.ln_final.weight")),
-    ("the Stable Diffusion XL refiner", _has("conditioner.embedders.0.model.ln_final.weight")),
-    ("Stable Diffusion 2 unclip", _has("embedder.model.ln_final.weight")),
-    ("Stable Diffusion 2 depth", _starts("depth_model.")),
-    ("Stable Diffusion 2", _has(_OPEN_CLIP_H)),
-    ("AltDiffusion", _starts("cond_stage_model.roberta.")),
-    (
-        "a Stable Diffusion model with an unusual input",
-        # 4 is the latent alone; 9 has a mask and a masked picture beside it, 8 a picture to edit, 5 a depth map.
-        lambda shapes: _INPUT in shapes and not _width(_INPUT, 4, 5, 8, 9)(shapes),
-    ),
-    ("sd1", lambda shapes: _INPUT in shapes and _starts("cond_stage_model.transformer.")(shapes)),
-    ("a UNet without its text encoder", _has(_INPUT)),
-    ("a LoRA", _starts("lora_", "base_model.model.", "unet.down_blocks.", "transformer.transformer_blocks.")),
-    ("a ControlNet", _starts("control_model.", "controlnet_")),
-    ("a network in diffusers' layout", _has("down_blocks.0.resnets.0.norm1.weight")),
-    ("an autoencoder alone", _starts("encoder.down.", "decoder.up.", "first_stage_model.")),
-    ("a textual-inversion embedding", _has("emb_params")),
-)

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers import DPTConfig, DPTForDepthEstimation
 
 from darkroom.errors import BadModelFile
+from darkroom.nets.libraries import DPTConfig, DPTForDepthEstimation
 
 SIDE = 384
 """Pixels of the square that the network looks at. MiDaS itself keeps a picture's proportions, this stretches it."""

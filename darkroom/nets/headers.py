@@ -2,13 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
-
-Conditioning = Literal["none", "inpaint", "edit", "depth"]
-"""What a checkpoint's UNet sees beside the latent."""
-
-_UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
-_BY_CHANNELS: dict[int, Conditioning] = {5: "depth", 8: "edit", 9: "inpaint"}
+from typing import Any
 
 MAX_HEADER_BYTES = 64 << 20
 
@@ -25,23 +19,15 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + size
 
 
-def text_width(path: Path) -> int | None:
-    """The width of a checkpoint's token vectors, all its text encoders together; None where the file does not say."""
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a safetensors file's tensors; none if it cannot be read: loading it will say what is wrong
+    with it, to whoever asks for it.
+    """
     try:
         header, _ = read_header(path)
-        tables = [entry for name, entry in header.items() if name.endswith("token_embedding.weight")]
-        return sum(int(entry["shape"][1]) for entry in tables) or None
+        return {name: tuple(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__"}
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return None
-
-
-def conditioning_of(path: Path) -> Conditioning:
-    """What a checkpoint's UNet sees beside the latent, told by the channels of its input; "none" if in doubt."""
-    try:
-        header, _ = read_header(path)
-        return _BY_CHANNELS.get(int(header[_UNET_INPUT]["shape"][1]), "none")
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return "none"  # loading it will say what is wrong with it, to whoever asks for it
+        return {}
 
 
 def preferred_vae(checkpoint: Path) -> str | None:

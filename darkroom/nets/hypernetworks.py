@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from darkroom.errors import BadModelFile
+from darkroom.nets.libraries import Attention
 from darkroom.nets.pickles import read_content
 
 MAX_BYTES = 2 << 30

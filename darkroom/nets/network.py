@@ -5,16 +5,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextModel
 
 from darkroom.errors import NotANumberError
-from darkroom.nets import text, unet
+from darkroom.nets import unet
 from darkroom.nets.config import ModelConfig, Prediction
 from darkroom.nets.hypernetworks import Hypernetwork, hypernetworks
+from darkroom.nets.libraries import AutoencoderKL, UNet2DConditionModel
 from darkroom.nets.merging import Merging, Share
+from darkroom.nets.text import Asked, Encoded, Text, TextEncoder
 from darkroom.nets.tokenizer import ClipTokenizer
 from darkroom.nets.vae import Vae, VaeUse
 from darkroom.nets.variants import merged_tokens, tiled
@@ -52,7 +51,7 @@ class Network:
         *,
         config: ModelConfig,
         tokenizer: ClipTokenizer,
-        text_model: CLIPTextModel,
+        text_encoder: TextEncoder,
         unet_model: UNet2DConditionModel,
         vae_model: AutoencoderKL,
         text_adapters: Merging | None = None,
@@ -61,10 +60,10 @@ class Network:
         self.config = config
         self.dtype: torch.dtype = unet_model.dtype
         self._tokenizer = tokenizer
-        self._text = text_model
+        self._text = text_encoder
         self._unet = unet_model
         self._vae = Vae(vae_model, config.scale)
-        self._text_adapters = text_adapters or Merging(text_model, {})
+        self._text_adapters = text_adapters or Merging(text_encoder.module, {})
         self._unet_adapters = unet_adapters or Merging(unet_model, {})
         self.variant = Variant()
 
@@ -122,14 +121,14 @@ class Network:
     @property
     def nbytes(self) -> int:
         """Bytes of all weights as they are held now."""
-        modules: tuple[nn.Module, ...] = (self._text, self._unet, self._vae.module)
+        modules: tuple[nn.Module, ...] = (self._text.module, self._unet, self._vae.module)
         beside = self._text_adapters.nbytes + self._unet_adapters.nbytes
         return beside + sum(weight.nbytes for module in modules for weight in module.parameters())
 
     @property
     def text_width(self) -> int:
-        """Width of the text encoder's token vectors."""
-        return int(self._text.config.hidden_size)
+        """Width of the token vectors, all text encoders together."""
+        return self._text.width
 
     @property
     def spellings(self) -> dict[str, int]:
@@ -141,23 +140,15 @@ class Network:
         return self._tokenizer.tokenize(text)
 
     @torch.inference_mode()
-    def encode_text(
-        self,
-        tokens: Sequence[text.Chunks],
-        weights: Sequence[text.Weights],
-        *,
-        clip_skip: int = 1,
-        emphasis: text.Emphasis = "Original",
-        insertions: Sequence[text.Insertions] = (),
-    ) -> Tensor:
-        """Conditioning `[T, 77 * n, width]` float32 of T texts of up to n chunks of 77 tokens; see `text.encode`."""
+    def encode_text(self, texts: Sequence[Text], asked: Asked | None = None) -> Encoded:
+        """Conditioning `[T, 77 * n, width]` float32 of T texts of up to n chunks of 77 tokens, encoded together."""
         self._text_adapters.carry(self.variant.text)
-        return text.encode(self._text, tokens, weights, clip_skip=clip_skip, emphasis=emphasis, insertions=insertions)
+        return self._text.encode(texts, asked or Asked())
 
     @torch.inference_mode()
-    def denoise(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def denoise(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
         """Raw network output `[B, C, h, w]` float32 for x `[B, C + C', h, w]`, timesteps `[B]`, context
-        `[B, L, width]`.
+        `[B, L, width]` and vector `[B, V]`, if it wants one.
 
         The last C' = `image_channels` of x are what an inpainting, depth or editing model sees beside the latent.
         """
@@ -169,7 +160,7 @@ class Network:
                 ways.enter_context(hypernetworks(self._unet, self.variant.hypernetworks))
             if self.variant.token_merging:
                 ways.enter_context(merged_tokens(self._unet, self.variant.token_merging, (x.shape[-2], x.shape[-1])))
-            return unet.denoise(self._unet, x, timesteps, context)
+            return unet.denoise(self._unet, x, timesteps, context, vector)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:

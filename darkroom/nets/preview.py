@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import Literal
 
 import torch
-from diffusers.models.autoencoders.vae import DecoderTiny
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu, pad
 
 from darkroom.errors import BadModelFile
+from darkroom.nets.libraries import DecoderTiny
 from darkroom.nets.pickles import read_tensors
 
 log = logging.getLogger(__name__)

@@ -1,17 +1,16 @@
 """Stable Diffusion 1.x: how its three networks are put together from a single-file checkpoint, at any size."""
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from darkroom.errors import BadModelFile
 from darkroom.nets import layout
 from darkroom.nets.checkpoint import UNET, VAE, Checkpoint
 from darkroom.nets.config import ModelConfig
+from darkroom.nets.libraries import AutoencoderKL, CLIPTextConfig, CLIPTextModel, UNet2DConditionModel
 from darkroom.nets.merging import Merging, text_places, unet_places
 from darkroom.nets.network import Network
 from darkroom.nets.precision import text_dtype
+from darkroom.nets.text import ClipText
 from darkroom.nets.tokenizer import BOS, EOS, ClipTokenizer
 from darkroom.nets.unet import build_unet
 from darkroom.nets.vae import build_vae
@@ -32,7 +31,7 @@ def build(checkpoint: Checkpoint, config: ModelConfig, device: torch.device, dty
     return Network(
         config=config,
         tokenizer=ClipTokenizer(),
-        text_model=text_model,
+        text_encoder=ClipText(text_model),
         unet_model=unet_model,
         vae_model=vae_model,
         text_adapters=Merging(text_model, text_places(text_model)),

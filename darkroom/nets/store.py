@@ -10,7 +10,8 @@ import torch
 from darkroom.errors import BadModelFile
 from darkroom.nets import sd1
 from darkroom.nets.adapters import AdapterFile, read_adapter
-from darkroom.nets.checkpoint import Checkpoint, identify, open_checkpoint
+from darkroom.nets.architecture import identify
+from darkroom.nets.checkpoint import Checkpoint, open_checkpoint
 from darkroom.nets.config import ModelConfig, read_config
 from darkroom.nets.hypernetworks import Hypernetwork, read_hypernetwork
 from darkroom.nets.network import Network

@@ -1,13 +1,16 @@
-"""Tokens to conditioning: CLIP's text encoder with CLIP skip and emphasis. Knows no prompt syntax."""
+"""Tokens to conditioning: what text encoders have in common, and CLIP's with CLIP skip and emphasis. Knows no prompt
+syntax.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel
 
+from darkroom.nets.libraries import CLIPTextModel
 from darkroom.nets.tokenizer import BOS, CHUNK, EOS
 
 Emphasis = Literal["None", "Ignore", "Original", "No norm"]
@@ -17,36 +20,96 @@ Insertions = Sequence[Sequence[tuple[int, Tensor]]]
 """Of every chunk of a text: vectors `[n, width]` that stand in for the tokens from a place 0..76 on."""
 
 
-def encode(
-    model: CLIPTextModel,
-    tokens: Sequence[Chunks],
-    weights: Sequence[Weights],
-    *,
-    clip_skip: int = 1,
-    emphasis: Emphasis = "Original",
-    insertions: Sequence[Insertions] = (),
-) -> Tensor:
-    """Conditioning `[T, 77 * n, width]` float32 of T texts, each of up to n chunks of 77 tokens and as many weights.
-
-    Shorter texts get empty chunks at their end. `clip_skip` k takes the k-th last layer, through the final layer norm.
-    `insertions` are by text.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Text:
+    """A text in chunks of 77 tokens with as many weights, and the text itself in weighted pieces, for encoders with a
+    tokenizer of their own.
     """
-    count = max(map(len, tokens))
-    empty = [BOS] + [EOS] * (CHUNK - 1)
-    ids = torch.tensor([[*chunks] + [empty] * (count - len(chunks)) for chunks in tokens], device=model.device)
-    plain = [1.0] * CHUNK
-    factors = torch.tensor([[*chunks] + [plain] * (count - len(chunks)) for chunks in weights], device=model.device)
-    parts = []
-    for k in range(count):
-        inserted = [chunks[k] if k < len(chunks) else () for chunks in insertions]
-        with _inserting(model.embeddings.token_embedding, inserted):
-            hidden = _hidden(model, ids[:, k], clip_skip)
-        parts.append(emphasise(hidden.float(), factors[:, k], emphasis))
-    return torch.cat(parts, dim=1)
+
+    chunks: Chunks
+    weights: Weights
+    insertions: Insertions = ()
+    pieces: Sequence[tuple[str, float]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """How texts are to be encoded, beyond what they say.
+
+    `clip_skip` k takes the k-th last layer. `numbers` are what some models are told beside the text, each embedded on
+    its own. `all_empty` negative texts are zeros for some models. `sdxl_clip_l_skip` has `clip_skip` act where it
+    otherwise would not.
+    """
+
+    clip_skip: int = 1
+    emphasis: Emphasis = "Original"
+    all_empty: bool = False
+    numbers: tuple[float, ...] = ()
+    sdxl_clip_l_skip: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """`context` `[T, 77 * n, width]` of T texts, and beside it `vector` `[T, V]` for the models that want one."""
+
+    context: Tensor
+    vector: Tensor | None = None
+
+
+class TextEncoder(Protocol):
+    """All text encoders of a checkpoint together. `module` holds their weights, `width` is that of a token vector."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def encode(self, texts: Sequence[Text], asked: Asked) -> Encoded:
+        """Encode texts together; shorter ones get empty chunks at their end."""
+        ...
+
+
+class ClipText:
+    """CLIP's text encoder as Stable Diffusion 1.x uses it: the last layer, or one before it, normalised."""
+
+    __slots__ = ("_model",)
+
+    def __init__(self, model: CLIPTextModel) -> None:
+        self._model = model
+
+    @property
+    def module(self) -> nn.Module:
+        """Holds the weights."""
+        module: nn.Module = self._model
+        return module
+
+    @property
+    def width(self) -> int:
+        """Width of a token vector."""
+        return int(self._model.config.hidden_size)
+
+    def encode(self, texts: Sequence[Text], asked: Asked) -> Encoded:
+        """Conditioning `[T, 77 * n, width]` float32. `asked.clip_skip` k takes the k-th last layer, through the final
+        layer norm.
+        """
+        model = self._model
+        count = max(len(text.chunks) for text in texts)
+        empty = [BOS] + [EOS] * (CHUNK - 1)
+        ids = torch.tensor([[*t.chunks] + [empty] * (count - len(t.chunks)) for t in texts], device=model.device)
+        plain = [1.0] * CHUNK
+        factors = torch.tensor([[*t.weights] + [plain] * (count - len(t.chunks)) for t in texts], device=model.device)
+        parts = []
+        for k in range(count):
+            inserted = [text.insertions[k] if k < len(text.insertions) else () for text in texts]
+            with inserting(model.embeddings.token_embedding, inserted):
+                hidden = _hidden(model, ids[:, k], asked.clip_skip)
+            parts.append(emphasise(hidden.float(), factors[:, k], asked.emphasis))
+        return Encoded(torch.cat(parts, dim=1))
 
 
 @contextmanager
-def _inserting(table: nn.Module, insertions: Sequence[Sequence[tuple[int, Tensor]]]) -> Iterator[None]:
+def inserting(table: nn.Module, insertions: Sequence[Sequence[tuple[int, Tensor]]]) -> Iterator[None]:
     """Have vectors stand in for tokens, text by text, before positions are added."""
     if not any(insertions):
         yield

@@ -3,11 +3,10 @@
 from typing import Any
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 
 from darkroom.nets.convolutions import steady_convolutions
+from darkroom.nets.libraries import UNet2DConditionModel, Upsample2D
 from darkroom.nets.norms import quicken_group_norms
 
 
@@ -34,8 +33,11 @@ def build_unet(sizes: dict[str, Any]) -> UNet2DConditionModel:
     return unet.requires_grad_(False).eval()
 
 
-def denoise(unet: UNet2DConditionModel, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-    """The raw output `[B, C, h, w]` float32 for latents `[B, C, h, w]`, timesteps `[B]` and context `[B, L, width]`.
+def denoise(
+    unet: UNet2DConditionModel, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None
+) -> Tensor:
+    """The raw output `[B, C, h, w]` float32 for latents `[B, C, h, w]`, timesteps `[B]`, context `[B, L, width]` and
+    vectors `[B, V]`, for UNets that want them.
 
     Timesteps may be fractions; they stay float32 up to the sinusoidal embedding, whatever the network computes in.
     """
@@ -43,5 +45,6 @@ def denoise(unet: UNet2DConditionModel, x: Tensor, timesteps: Tensor, context: T
     x = x.to(like.device, like.dtype, memory_format=torch.channels_last)
     context = context.to(like.device, like.dtype)
     timesteps = timesteps.to(like.device, torch.float32)
-    output: Tensor = unet(x, timesteps, encoder_hidden_states=context, return_dict=False)[0]
+    labels = None if vector is None else vector.to(like.device, like.dtype)
+    output: Tensor = unet(x, timesteps, encoder_hidden_states=context, class_labels=labels, return_dict=False)[0]
     return output.float()

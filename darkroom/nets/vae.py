@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from darkroom.errors import BadModelFile, NotANumberError
@@ -16,6 +15,7 @@ from darkroom.nets import layout
 from darkroom.nets.checkpoint import open_checkpoint
 from darkroom.nets.config import ModelConfig
 from darkroom.nets.convolutions import steady_convolutions
+from darkroom.nets.libraries import AutoencoderKL
 from darkroom.nets.norms import quicken_group_norms, steady_group_norms
 from darkroom.nets.variants import tiled
 

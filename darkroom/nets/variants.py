@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
+
+from darkroom.nets.libraries import BasicTransformerBlock
 
 
 @contextmanager

@@ -1,26 +1,29 @@
 """The weights file reads back through diffusers' own converters, name by name and number by number."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
-from diffusers.loaders.single_file_utils import (
-    convert_ldm_unet_checkpoint,
-    convert_ldm_vae_checkpoint,
-    create_unet_diffusers_config_from_ldm,
-    create_vae_diffusers_config_from_ldm,
-)
 from safetensors.torch import load_file
 
 from darkroom.mini import export
 from darkroom.mini.networks import build_text, build_unet, build_vae, ldm_config
 
 
+def reference() -> ModuleType:
+    """diffusers' own converters. Late: they may be imported only after darkroom.nets.libraries."""
+    from diffusers.loaders import single_file_utils
+
+    module: ModuleType = single_file_utils
+    return module
+
+
 def test_the_unet_comes_back_through_the_reference_converter() -> None:
     unet = build_unet()
     tensors = export.ldm_unet(unet)
-    config = create_unet_diffusers_config_from_ldm(ldm_config(), tensors)
-    back = convert_ldm_unet_checkpoint(dict(tensors), config)
+    config = reference().create_unet_diffusers_config_from_ldm(ldm_config(), tensors)
+    back = reference().convert_ldm_unet_checkpoint(dict(tensors), config)
     other = build_unet()
     other.load_state_dict(back, strict=True)
     assert all(torch.equal(a, b) for a, b in zip(unet.state_dict().values(), other.state_dict().values(), strict=True))
@@ -32,8 +35,8 @@ def test_the_unet_comes_back_through_the_reference_converter() -> None:
 def test_the_autoencoder_comes_back_through_the_reference_converter() -> None:
     vae = build_vae()
     tensors = export.ldm_vae(vae)
-    config = create_vae_diffusers_config_from_ldm(ldm_config(), tensors)
-    back = convert_ldm_vae_checkpoint(dict(tensors), config)
+    config = reference().create_vae_diffusers_config_from_ldm(ldm_config(), tensors)
+    back = reference().convert_ldm_vae_checkpoint(dict(tensors), config)
     other = build_vae()
     other.load_state_dict(back, strict=True)
     assert all(torch.equal(a, b) for a, b in zip(vae.state_dict().values(), other.state_dict().values(), strict=True))

@@ -15,6 +15,7 @@ from darkroom.nets.catalog import embedded
 from darkroom.nets.network import Network
 from darkroom.nets.store import load
 from tests.tiny.checkpoints import tiny_weights, write_tiny_checkpoint
+from tests.tiny.encoding import encode_tokens
 
 CPU = torch.device("cpu")
 TEXT = "cond_stage_model.transformer.text_model."
@@ -35,7 +36,7 @@ def load_weights(folder: Path, weights: Weights) -> Network:
 def same_answers(one: Network, other: Network) -> bool:
     x = torch.linspace(-1, 1, 256).view(1, 4, 8, 8)
     chunk = [[49406, 320, 2368, *[49407] * 74]]
-    contexts = [network.encode_text([chunk], [[[1.0] * 77]]) for network in (one, other)]
+    contexts = [encode_tokens(network, [chunk], [[[1.0] * 77]]) for network in (one, other)]
     t = torch.tensor([500.0])
     noises = [network.denoise(x, t, context) for network, context in zip((one, other), contexts, strict=True)]
     return torch.equal(*contexts) and torch.equal(*noises) and torch.equal(one.decode(x), other.decode(x))
@@ -130,8 +131,8 @@ def no_vae(weights: Weights) -> Weights:
     return {name: weight for name, weight in weights.items() if not name.startswith("first_stage_model.")}
 
 
-def sdxl(weights: Weights) -> Weights:
-    return no_text(weights) | {"conditioner.embedders.1.model.ln_final.weight": torch.zeros(1280)}
+def unclip(weights: Weights) -> Weights:
+    return no_text(weights) | {"embedder.model.ln_final.weight": torch.zeros(768)}
 
 
 def lora(weights: Weights) -> Weights:
@@ -148,7 +149,7 @@ def lora(weights: Weights) -> Weights:
         (other_input, "unusual input, which is not supported"),
         (no_text, "a UNet without its text encoder"),
         (no_vae, "not laid out like Stable Diffusion 1.x"),
-        (sdxl, "Stable Diffusion XL, which is not supported"),
+        (unclip, "Stable Diffusion 2 unclip, which is not supported"),
         (lora, "a LoRA"),
         (lambda _: {"x": torch.zeros(1)}, "an unknown kind of file"),
     ],

@@ -13,6 +13,7 @@ from darkroom.nets.network import Network, Variant
 from darkroom.nets.store import load
 from tests.tiny.adapters import write_tiny_lora
 from tests.tiny.checkpoints import write_tiny_checkpoint
+from tests.tiny.encoding import encode_tokens
 
 CPU = torch.device("cpu")
 
@@ -31,7 +32,7 @@ def answers(network: Network) -> list[Tensor]:
     """What the networks make of fixed inputs, under the variant that is set."""
     generator = torch.Generator().manual_seed(5)
     tokens = [[49406, *range(320, 395), 49407]]
-    context = network.encode_text([tokens], [[[1.0] * 77]])
+    context = encode_tokens(network, [tokens], [[[1.0] * 77]])
     x = torch.randn(2, 4, 8, 8, generator=generator)
     noise = network.denoise(x, torch.tensor([10.0, 500.5]), context.expand(2, -1, -1))
     return [context, noise]

@@ -15,6 +15,7 @@ from darkroom.nets.text import Emphasis, emphasise
 from darkroom.nets.tokenizer import BOS, EOS
 from darkroom.nets.vae import Vae
 from tests.tiny.checkpoints import write_tiny_checkpoint
+from tests.tiny.encoding import encode_tokens
 
 CPU = torch.device("cpu")
 PLAIN = [[1.0] * 77]
@@ -41,7 +42,7 @@ def chunk(network: Network, text: str) -> list[int]:
 
 
 def encode(network: Network, *texts: str, clip_skip: int = 1) -> Tensor:
-    return network.encode_text([[chunk(network, text)] for text in texts], [PLAIN] * len(texts), clip_skip=clip_skip)
+    return encode_tokens(network, [[chunk(network, text)] for text in texts], [PLAIN] * len(texts), clip_skip=clip_skip)
 
 
 def noise(*shape: int) -> Tensor:
@@ -101,9 +102,9 @@ def test_text_is_encoded_in_full_precision_on_a_processor(network: Network, half
 
 def test_chunks_follow_each_other_and_short_texts_are_filled_up(network: Network) -> None:
     cat, empty = chunk(network, "cat"), chunk(network, "")
-    context = network.encode_text([[cat], [cat, cat]], [PLAIN, PLAIN * 2])
+    context = encode_tokens(network, [[cat], [cat, cat]], [PLAIN, PLAIN * 2])
     assert context.shape == (2, 154, 64)
-    assert close(context[0], network.encode_text([[cat, empty]], [PLAIN * 2])[0])
+    assert close(context[0], encode_tokens(network, [[cat, empty]], [PLAIN * 2])[0])
 
 
 def test_clip_skip_takes_an_earlier_layer_through_the_last_norm(network: Network) -> None:
@@ -111,7 +112,8 @@ def test_clip_skip_takes_an_earlier_layer_through_the_last_norm(network: Network
     assert not torch.equal(contexts[0], contexts[1])
     assert not torch.equal(contexts[1], contexts[2])
     assert torch.equal(contexts[2], contexts[3])  # there is nothing before the embeddings
-    norm = network._text.final_layer_norm
+    norm = network._text.module.get_submodule("final_layer_norm")
+    assert isinstance(norm, torch.nn.LayerNorm)
     centred = (contexts[1] - norm.bias) / norm.weight
     assert close(centred.mean(-1), torch.zeros(1, 77), 1e-3)
 
@@ -132,9 +134,9 @@ def test_each_kind_of_emphasis_has_its_arithmetic() -> None:
 def test_the_emphasis_mean_runs_over_all_texts_of_a_prompt(network: Network) -> None:
     tokens = [[chunk(network, "a")], [chunk(network, "cat")]]
     weights = [PLAIN, [[3.0] * 77]]
-    together = network.encode_text(tokens, weights)
-    assert not close(together[:1], network.encode_text(tokens[:1], weights[:1]))
-    assert torch.allclose(together.mean(), network.encode_text(tokens, [PLAIN, PLAIN]).mean(), atol=1e-5)
+    together = encode_tokens(network, tokens, weights)
+    assert not close(together[:1], encode_tokens(network, tokens[:1], weights[:1]))
+    assert torch.allclose(together.mean(), encode_tokens(network, tokens, [PLAIN, PLAIN]).mean(), atol=1e-5)
 
 
 def test_encoding_a_picture_has_no_chance_in_it(network: Network) -> None:

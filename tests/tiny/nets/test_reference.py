@@ -13,6 +13,7 @@ from torch import Tensor
 from darkroom.nets.network import Network
 from darkroom.nets.store import load
 from darkroom.nets.tokenizer import BOS, EOS
+from tests.tiny.encoding import encode_tokens
 
 LATENTS = Path(__file__).parents[4] / "shared/reference/a1111-1.10.1/latents"
 CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ def chunked(network: Network, segments: Segments) -> tuple[list[list[int]], list
 
 def encode(network: Network, *texts: Segments, clip_skip: int = 1) -> Tensor:
     tokens, weights = zip(*(chunked(network, segments) for segments in texts), strict=True)
-    return network.encode_text(tokens, weights, clip_skip=clip_skip)
+    return encode_tokens(network, tokens, weights, clip_skip=clip_skip)
 
 
 def assert_close(answer: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from darkroom.jobs.spec import CheckpointInfo, GuidanceOptions, JobSpec, Refiner
+from darkroom.jobs.spec import CheckpointInfo, GuidanceOptions, JobSpec, Refiner, Traits
 from tests.unit.api.conftest import noise, to_base64
 from tests.unit.api.fake_engine import MODELS, FakeEngine
 
@@ -89,7 +89,7 @@ def test_an_unknown_refiner_is_refused_with_what_is_near(client: TestClient, nam
 
 
 def test_a_refiner_that_sees_more_than_the_checkpoint_is_refused(client: TestClient, engine: FakeEngine) -> None:
-    engine.models.append(special(conditioning="inpaint"))
+    engine.models.append(special(traits=Traits(conditioning="inpaint")))
     answer = client.post(TXT2IMG, json={"refiner_checkpoint": "special"})
     assert answer.status_code == 422
     assert "refiner_checkpoint" in answer.text
@@ -160,13 +160,13 @@ def edit(client: TestClient, **fields: Any) -> Any:
 def test_pictures_guide_on_editing_checkpoints_only(client: TestClient, engine: FakeEngine) -> None:
     assert edit(client, image_cfg_scale=1.5).status_code == 200
     assert engine.specs[-1].guidance.image_scale is None
-    engine.models[:] = [special(conditioning="edit")]
+    engine.models[:] = [special(traits=Traits(conditioning="edit"))]
     assert edit(client, image_cfg_scale=1.5).status_code == 200
     assert engine.specs[-1].guidance.image_scale == 1.5
 
 
 def test_composed_prompts_and_guiding_pictures_exclude_each_other(client: TestClient, engine: FakeEngine) -> None:
-    engine.models[:] = [special(conditioning="edit")]
+    engine.models[:] = [special(traits=Traits(conditioning="edit"))]
     answer = edit(client, image_cfg_scale=1.5, prompt="a AND b")
     assert answer.status_code == 422
     assert "image_cfg_scale" in answer.text

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from darkroom.jobs.spec import Traits
 from tests.unit.api.conftest import Serve, box_mask, from_base64, noise, to_base64
 from tests.unit.api.fake_engine import FakeEngine, colour
 
@@ -389,9 +390,9 @@ def test_a_picture_that_grows_goes_through_the_chosen_upscaler(client: TestClien
 
 
 def test_inpainting_checkpoints_are_told_to_the_job_and_the_text(serve: Serve, engine: FakeEngine) -> None:
-    engine.models = [replace(engine.models[0], conditioning="inpaint")]
+    engine.models = [replace(engine.models[0], traits=Traits(conditioning="inpaint"))]
     document = json.loads(post(serve(), noise(64, 64), **options(inpainting_mask_weight=0.5))["info"])
-    assert (engine.specs[0].conditioning, engine.specs[0].mask_weight) == ("inpaint", 0.5)
+    assert (engine.specs[0].traits.conditioning, engine.specs[0].mask_weight) == ("inpaint", 0.5)
     assert document["is_using_inpainting_conditioning"] is True
     assert "Denoising strength: 0.75, Conditional mask weight: 0.5" in document["infotexts"][0]
     assert "Conditional mask weight" not in document["extra_generation_params"]

@@ -50,6 +50,15 @@ class FakeRunner:
         finally:
             self.open_programs.discard(id(inner))
 
+    def change_s(self, op: Question) -> float:
+        return 0.0
+
+    def prepare(self, op: Question) -> None:
+        pass
+
+    def tidy(self) -> float | None:
+        return None
+
     def answer(self, ops: Sequence[Question]) -> list[Answer]:
         self.batches.append(list(ops))
         if sum(len(op.rows) for op in ops if isinstance(op, Denoise)) > self.fits:

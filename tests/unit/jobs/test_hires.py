@@ -13,7 +13,7 @@ from darkroom.engine.job import Job
 from darkroom.jobs.hires import cropped, stretched
 from darkroom.jobs.latent_modes import LATENT_MODES
 from darkroom.jobs.ops import Decode, Denoise, EncodeImage, EncodeText, Question, Upscale
-from darkroom.jobs.spec import Hires, JobSpec, Picture
+from darkroom.jobs.spec import Hires, JobSpec, Picture, Traits
 from tests.unit.engine.fake_runner import FakeRunner, Outcome, draw, finish, make_loop, make_spec, start
 
 
@@ -95,7 +95,7 @@ def test_each_pass_has_its_own_model_and_prompt() -> None:
 
 @pytest.mark.parametrize(("upscaler", "weight"), [("Latent", 1.0), ("Latent", 0.5), ("Lanczos", 1.0)])
 def test_an_inpainting_checkpoint_sees_a_whole_mask_at_the_second_pass_s_size(upscaler: str, weight: float) -> None:
-    hires = make_hires(upscaler, conditioning="inpaint", crop=(2, 1))
+    hires = make_hires(upscaler, traits=Traits(conditioning="inpaint"), crop=(2, 1))
     _, ops = run(replace(two_passes(hires), mask_weight=weight))
     first, second = ([op for op in ops if isinstance(op, Denoise) and op.part == part] for part in (0, 1))
     assert {row.image for op in first for row in op.rows} == {None}

@@ -11,13 +11,13 @@ from torch import Tensor
 from darkroom.errors import BadRequest
 from darkroom.jobs.image_conditioning import as_pixels, blank_conditioning, picture_conditioning
 from darkroom.jobs.ops import EncodeImage, EstimateDepth
-from darkroom.jobs.spec import Conditioning, Model
+from darkroom.jobs.spec import Conditioning, Model, Traits
 
 CPU = torch.device("cpu")
 
 
 def model(conditioning: Conditioning) -> Model:
-    return Model(checkpoint="x", conditioning=conditioning)
+    return Model(checkpoint="x", traits=Traits(conditioning=conditioning))
 
 
 def encoded(op: EncodeImage) -> Tensor:

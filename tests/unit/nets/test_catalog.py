@@ -93,8 +93,8 @@ def test_the_yaml_beside_a_file_gives_its_native_size(tmp_path: Path) -> None:
     put(tmp_path, "b.safetensors")
     with catalog_of(tmp_path) as catalog:
         first, second = catalog.refresh()
-    assert (first.config, first.native_size) == (str(config), 128)
-    assert (second.config, second.native_size) == (None, 512)
+    assert (first.config, first.settings.native_size) == (str(config), 128)
+    assert (second.config, second.settings.native_size) == (None, 512)
 
 
 def test_a_broken_yaml_does_not_hide_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from darkroom.nets import shelves
+from darkroom.nets.architecture import text_width
 from darkroom.nets.catalog import Hashes
-from darkroom.nets.headers import preferred_vae, text_width
+from darkroom.nets.headers import preferred_vae, read_shapes
 
 
 def put_adapter(folder: Path, name: str, **metadata: str) -> Path:
@@ -105,8 +106,8 @@ def test_a_checkpoint_tells_the_width_of_its_text_encoders(tmp_path: Path) -> No
     one, two = "cond_stage_model.transformer.text_model.embeddings", "conditioner.embedders.1.model"
     tables = {f"{one}.token_embedding.weight": torch.zeros(5, 7), f"{two}.token_embedding.weight": torch.zeros(5, 4)}
     save_file(tables, tmp_path / "m.safetensors")
-    assert text_width(tmp_path / "m.safetensors") == 11
-    assert text_width(tmp_path / "absent.safetensors") is None
+    assert text_width(read_shapes(tmp_path / "m.safetensors")) == 11
+    assert text_width(read_shapes(tmp_path / "absent.safetensors")) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""The one door through which diffusers and transformers come in: what of them is used, by name.
+
+Both import torchvision where it is installed, and spandrel needs it. The package index has it for CUDA alone; beside a
+torch for processors its compiled part cannot be loaded, and importing it fails over two operators that nobody here
+calls. They are declared before anything can ask for them.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+_BOXES = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+def _complete_torchvision() -> None:
+    """Declare the operators that torchvision registers kernels for, unless its own library does."""
+    found = find_spec("torchvision")
+    if found is None or found.origin is None:
+        return
+    try:
+        torch.ops.load_library(Path(found.origin).with_name("_C.so"))
+    except OSError:
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", _BOXES)
+
+
+_complete_torchvision()
+
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention, AttnProcessor
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DecoderTiny
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.upsampling import Upsample2D
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    DPTConfig,
+    DPTForDepthEstimation,
+    T5Config,
+    T5EncoderModel,
+)
+
+__all__ = [
+    "Attention", "AttnProcessor", "AutoencoderKL", "BasicTransformerBlock", "CLIPTextConfig", "CLIPTextModel",
+    "CLIPTextModelWithProjection", "CLIPTokenizer", "DPTConfig", "DPTForDepthEstimation", "DecoderTiny",
+    "FluxTransformer2DModel", "SD3Transformer2DModel", "T5Config", "T5EncoderModel", "UNet2DConditionModel",
+    "Upsample2D",
+]  # fmt: skip
