@@ -1,29 +1,27 @@
 """Arguments to settings, and settings to a server, a picture or a table. Imports nothing heavy before it is needed."""
 
 import asyncio
-import inspect
-import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from darkroom import __version__, accounts
+from darkroom import __version__, accounts, model_commands
 from darkroom.accounts import check_access, exposures
 from darkroom.errors import DarkroomError
 from darkroom.options.store import Options
-from darkroom.settings import ENV_PREFIX, Settings
+from darkroom.setting_flags import takes_settings
+from darkroom.settings import Settings
 
 if TYPE_CHECKING:
     from darkroom.api.convert import Prepared
     from darkroom.engine.client import Engine, Event
+    from darkroom.jobs.spec import CheckpointInfo
 
 app = typer.Typer(
     name="darkroom",
@@ -34,34 +32,9 @@ app = typer.Typer(
 )
 app.add_typer(accounts.users, name="user")
 app.add_typer(accounts.keys, name="key")
+app.add_typer(model_commands.models, name="models")
 console = Console(stderr=True)
 
-_SERVER_ONLY = frozenset(
-    {
-        "host",
-        "port",
-        "listen",
-        "subpath",
-        "tls_keyfile",
-        "tls_certfile",
-        "api_auth",
-        "api_auth_file",
-        "insecure_no_auth",
-        "allowed_hosts",
-        "strict",
-        "cors_allow_origins",
-        "cors_allow_origins_regex",
-        "api_server_stop",
-        "extensions",
-        "without_extensions",
-        "max_queue",
-        "max_body_bytes",
-        "max_image_pixels",
-    }
-)
-"""Settings that mean nothing to a command that serves nobody."""
-
-_SECTION = "Settings (also in the environment and in darkroom.toml)"
 _DRAIN_S = 10
 
 
@@ -72,65 +45,6 @@ def main() -> None:
     except DarkroomError as error:
         console.print(f"[red]error:[/] {error}", highlight=False)
         sys.exit(1)
-
-
-def _takes_settings(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one flag per field of Settings; it is called with the settings, read once, as `settings`."""
-    serving = function.__name__ == "serve"
-    names = [name for name in Settings.model_fields if serving or name not in _SERVER_ONLY]
-
-    def command(**arguments: Any) -> None:
-        flags = {name: arguments.pop(name) for name in names}
-        settings = _load(flags, arguments.pop("config"))
-        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s:     %(message)s")
-        function(settings=settings, **arguments)
-
-    own = [parameter for name, parameter in inspect.signature(function).parameters.items() if name != "settings"]
-    command.__signature__ = inspect.Signature([*own, *map(_flag, names), _CONFIG])  # type: ignore[attr-defined]
-    command.__doc__, command.__name__ = function.__doc__, function.__name__
-    return command
-
-
-def _flag(name: str) -> inspect.Parameter:
-    """The flag of one setting. Its default is "not given", so that environment and file have their say."""
-    field = Settings.model_fields[name]
-    default = "" if field.default in {None, ""} or isinstance(field.default, SecretStr) else field.default
-    note = f"{field.description} [{ENV_PREFIX}{name.upper()}]" + (f" [default: {default}]" if default != "" else "")
-    dashed = name.replace("_", "-")
-    flag = f"--{dashed}/--no-{dashed}" if field.annotation is bool else f"--{dashed}"
-    kind = field.annotation if field.annotation in {bool, int, float} else str
-    option = typer.Option(flag, help=note, show_default=False, rich_help_panel=_SECTION)
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-    )
-
-
-_CONFIG = inspect.Parameter(
-    "config",
-    inspect.Parameter.KEYWORD_ONLY,
-    default=None,
-    annotation=Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            help="A TOML file of settings instead of darkroom.toml in the data folder or here.",
-            exists=True,
-            dir_okay=False,
-            rich_help_panel=_SECTION,
-        ),
-    ],
-)
-
-
-def _load(flags: dict[str, Any], config: Path | None) -> Settings:
-    """The settings. Raises BadParameter naming the setting and what it may be."""
-    try:
-        return Settings.load(flags, config)
-    except ValidationError as error:
-        lines = (f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors(include_url=False))
-        raise typer.BadParameter("; ".join(lines)) from None
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"settings file: {error}") from None
 
 
 def _print_version(value: bool) -> None:
@@ -149,7 +63,7 @@ def root(
 
 
 @app.command()
-@_takes_settings
+@takes_settings
 def serve(*, settings: Settings) -> None:
     """Serve the API. Answers at once; /ready says when the model is loaded."""
     import uvicorn
@@ -163,7 +77,11 @@ def serve(*, settings: Settings) -> None:
 
     def create() -> FastAPI:
         extensions = load(settings.extensions_left_out, enabled=settings.extensions)
-        return create_app(settings, LocalEngine(settings), Options(settings.options_file), extensions)
+        engine = LocalEngine(settings)
+        options = _options(settings, engine.checkpoints())
+        if not options.snapshot().list_hidden_files:
+            engine.refresh(hidden=False)
+        return create_app(settings, engine, options, extensions)
 
     config = uvicorn.Config(
         create,
@@ -186,6 +104,15 @@ def serve(*, settings: Settings) -> None:
         uvicorn.Server(config).run(sockets=[bound])
 
 
+def _options(settings: Settings, checkpoints: "Sequence[CheckpointInfo]") -> Options:
+    """The options, of which `--ckpt` decides the checkpoint. Raises BadParameter if its file is not there."""
+    if settings.ckpt is None:
+        return Options(settings.options_file)
+    if not settings.ckpt.exists():
+        raise typer.BadParameter(f"ckpt: {settings.ckpt} is not there")
+    return Options(settings.options_file, {"sd_model_checkpoint": checkpoints[0].path})
+
+
 def _bind(host: str, port: int) -> socket.socket:
     """The socket to serve on, so that a port that is taken is told before anything is loaded."""
     try:
@@ -198,21 +125,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 @app.command()
-@_takes_settings
-def models(*, settings: Settings) -> None:
-    """List the checkpoints that can be used."""
-    from darkroom.engine.catalogue import Catalogue
-
-    catalogue = Catalogue(settings)
-    table = Table("title", "name", "native size", "file")
-    for info in catalogue.checkpoints():
-        table.add_row(info.title, info.model_name, str(info.native_size), info.filename)
-    Console().print(table)
-    catalogue.close()
-
-
-@app.command()
-@_takes_settings
+@takes_settings
 def generate(  # noqa: PLR0913  every field of a picture is a flag
     *,
     prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
@@ -273,7 +186,7 @@ def _prepare(settings: Settings, fields: dict[str, Any], checkpoint: str) -> "Pr
     catalogue.close()
     if checkpoint:
         fields["override_settings"] = {"sd_model_checkpoint": get_checkpoint(known, checkpoint).title}
-    values = Options(settings.options_file).snapshot()
+    values = _options(settings, known).snapshot()
     prepared = to_spec(Txt2Img.model_validate(fields), values, settings, known, catalogue.small)
     for warning in prepared.warnings:
         console.print(f"[yellow]{warning}[/]", highlight=False)

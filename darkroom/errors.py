@@ -7,12 +7,15 @@ allowed
 │   ├── BadImage                    422  bad_image         a picture that cannot or must not be decoded
 │   └── UnknownName                 404  unknown_name      a model, sampler or job that does not exist
 ├── NotStrict                       422  not_strict        --strict: something that would only have drawn a warning
+├── BodyTooLarge                    413  body_too_large    a request's body is longer than the operator allows
+├── Frozen                          403  frozen            an option that the operator lets nobody change
 ├── Unauthorized                    401  unauthorized
 ├── Forbidden                       403  forbidden         a web page that may not use this server
 ├── ComeAgain                       429  busy              not now: `Retry-After` says after how many seconds
 │   ├── Busy                        429  busy              the queue is full
 │   └── TooManyAttempts             429  too_many_attempts too many wrong passwords from one address
 ├── BadModelFile                    500  bad_model_file    a file in the models folder that cannot be used
+│   └── MissingPart                 422  missing_part      a network that belongs to it lies nowhere
 ├── NotANumberError             500  not_a_number      a network's answer is no number in the format it computes in
 ├── OutOfDeviceMemory               503  out_of_memory     one image does not fit the device, even alone
 └── JobFailed                       500  job_failed        a job stopped on an unexpected exception; the log has the
@@ -75,6 +78,23 @@ class NotStrict(DarkroomError):
     code = "not_strict"
 
 
+class BodyTooLarge(DarkroomError):
+    """A request's body that is longer than the operator allows."""
+
+    http_status = 413
+    code = "body_too_large"
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"the body is longer than {max_bytes} bytes; the operator can allow more: --max-body-bytes")
+
+
+class Frozen(DarkroomError):
+    """An option that the operator lets nobody change."""
+
+    http_status = 403
+    code = "frozen"
+
+
 class Unauthorized(DarkroomError):
     """Wrong or missing credentials."""
 
@@ -114,6 +134,13 @@ class BadModelFile(DarkroomError):
     """A model file that is damaged, of an unknown kind, or not safe to open."""
 
     code = "bad_model_file"
+
+
+class MissingPart(BadModelFile):
+    """A checkpoint that is published without one of its networks, whose own file is nowhere to be found."""
+
+    http_status = 422
+    code = "missing_part"
 
 
 class NotANumberError(DarkroomError):

@@ -13,6 +13,11 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from darkroom.options.freezing import Freezing, read_names, read_sections
+
+UpscalerFamily = Literal["Darkroom", "ESRGAN", "RealESRGAN", "DAT", "HAT", "SwinIR", "ScuNET", "LDSR"]
+FaceRestorer = Literal["CodeFormer", "GFPGAN"]
+
 CONFIG_NAME = "darkroom.toml"
 ENV_PREFIX = "DARKROOM_"
 
@@ -33,8 +38,14 @@ class Settings(BaseSettings):
     styles_file: str = Field(
         "", description="Files of prompt styles, separated by commas, with wildcards; data_dir/styles.csv if empty."
     )
-    ckpt_dir: Path | None = Field(None, description="Folder of checkpoints; models_dir/Stable-diffusion if not given.")
-    lora_dir: Path | None = Field(None, description="Folder of adapters; models_dir/Lora and LyCORIS if not given.")
+    ckpt: Path | None = Field(None, description="A checkpoint that is listed first, and in use after a start.")
+    ckpt_dir: Path | None = Field(
+        None, description="Another folder of checkpoints, listed before those of models_dir/Stable-diffusion."
+    )
+    lora_dir: Path | None = Field(None, description="Folder of adapters; models_dir/Lora if not given.")
+    lyco_dir_backcompat: Path | None = Field(
+        None, description="Second folder of adapters; models_dir/LyCORIS if not given."
+    )
     vae_dir: Path | None = Field(None, description="Another folder of autoencoders beside models_dir/VAE.")
     embeddings_dir: Path | None = Field(
         None, description="Folder of embeddings; if not given, models_dir/embeddings and embeddings beside models_dir."
@@ -42,8 +53,35 @@ class Settings(BaseSettings):
     hypernetwork_dir: Path | None = Field(
         None, description="Folder of hypernetworks; models_dir/hypernetworks if not given."
     )
+    esrgan_models_path: Path | None = Field(None, description="Folder of upscalers; models_dir/ESRGAN if not given.")
+    realesrgan_models_path: Path | None = Field(None, description="Another; models_dir/RealESRGAN if not given.")
+    dat_models_path: Path | None = Field(None, description="Another; models_dir/DAT if not given.")
+    swinir_models_path: Path | None = Field(None, description="Another; models_dir/SwinIR if not given.")
+    scunet_models_path: Path | None = Field(None, description="Another; models_dir/ScuNET if not given.")
+    gfpgan_models_path: Path | None = Field(None, description="Folder of GFPGAN; models_dir/GFPGAN if not given.")
+    codeformer_models_path: Path | None = Field(
+        None, description="Folder of CodeFormer; models_dir/Codeformer if not given."
+    )
+    no_hashing: bool = Field(False, description="Compute no hashes of models; pictures then do not tell them.")
+    converted_gb: float = Field(
+        50.0, gt=0, description="Room for safetensors copies of pickled checkpoints in data_dir, gigabytes."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Number format of the networks.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Number format of the networks; A1111's autocast, full and half mean auto, fp32 and fp16."
+    )
+    vae_precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Number format of autoencoders; auto is that of the other networks."
+    )
+    no_half: bool = Field(False, description="Compute in fp32, whatever precision says.")
+    no_half_vae: bool = Field(False, description="Compute autoencoders in fp32, whatever vae_precision says.")
+    upcast_sampling: bool = Field(False, description="Accepted from A1111: sampling is always in fp32 here.")
+    medvram: bool = Field(
+        False,
+        description="On a GPU, keep only the text encoder, the denoiser or the autoencoder in its memory at a time.",
+    )
+    medvram_sdxl: bool = Field(False, description="As medvram, for SDXL checkpoints alone.")
+    lowvram: bool = Field(False, description="As medvram, and of the denoiser only one block at a time; slow.")
     exact: bool = Field(False, description="Same bytes for the same request, alone or in company; slower.")
     threads: int = Field(0, ge=0, description="CPU threads of the networks; 0 takes every core.")
     disable_nan_check: bool = Field(False, description="Draw black pictures where a network's answer is no number.")
@@ -57,6 +95,13 @@ class Settings(BaseSettings):
     )
     strict: bool = Field(False, description="Refuse with 422 what would be served with a warning.")
     api_server_stop: bool = Field(False, description="Serve the routes that end the process.")
+    freeze_settings: bool = Field(
+        False, description="Let nobody change an option over HTTP, not for one request either."
+    )
+    freeze_settings_in_sections: str = Field(
+        "", description="Sections whose options nobody may change, by A1111's names, separated by commas."
+    )
+    freeze_specific_settings: str = Field("", description="Options that nobody may change, separated by commas.")
     extensions: bool = Field(True, description="Load the extensions that are installed as Python packages.")
     without_extensions: str = Field("", description="Names of extensions that are left out, separated by commas.")
     cors_allow_origins: str = Field("", description="Web origins that may use the API, separated by commas; * is all.")
@@ -76,18 +121,31 @@ class Settings(BaseSettings):
         64, ge=1, description="Most network inputs of one batch; the engine finds the useful number itself."
     )
     model_memory_gb: float = Field(
-        8.0, gt=0, description="Memory for loaded checkpoints, gigabytes; the least used goes."
+        8.0, gt=0, description="Memory for loaded models, gigabytes; the least recently used goes."
     )
+    unload_after_s: float = Field(0.0, ge=0, description="Free models that nobody used for so many seconds; 0 never.")
     max_queue: int = Field(256, ge=1, description="Most requests waiting; more are answered with 429.")
     max_body_bytes: int = Field(100_000_000, ge=1024, description="Largest request body, bytes.")
     max_image_pixels: int = Field(64_000_000, ge=4096, description="Largest picture that is taken in, pixels.")
 
     @field_validator(
-        "api_auth", "cors_allow_origins", "allowed_hosts", "styles_file", "without_extensions", mode="before"
+        "api_auth",
+        "cors_allow_origins",
+        "allowed_hosts",
+        "styles_file",
+        "without_extensions",
+        "freeze_settings_in_sections",
+        "freeze_specific_settings",
+        mode="before",
     )
     @classmethod
     def _join_list(cls, value: object) -> object:
         return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _translate_precision(cls, value: object) -> object:
+        return {"autocast": "auto", "full": "fp32", "half": "fp16"}.get(str(value), value)
 
     @field_validator("api_auth")
     @classmethod
@@ -102,6 +160,18 @@ class Settings(BaseSettings):
             re.compile(value)
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+    @field_validator("freeze_settings_in_sections")
+    @classmethod
+    def _check_sections(cls, value: str) -> str:
+        read_sections(value)
+        return value
+
+    @field_validator("freeze_specific_settings")
+    @classmethod
+    def _check_options(cls, value: str) -> str:
+        read_names(value)
         return value
 
     @model_validator(mode="after")
@@ -153,19 +223,48 @@ class Settings(BaseSettings):
         return frozenset(name.strip() for name in self.without_extensions.split(",") if name.strip())
 
     @property
+    def freezing(self) -> Freezing:
+        """Which options nobody may change."""
+        return Freezing(
+            everything=self.freeze_settings,
+            sections=read_sections(self.freeze_settings_in_sections),
+            names=read_names(self.freeze_specific_settings),
+        )
+
+    @property
     def checkpoint_dir(self) -> Path:
-        """Where checkpoints lie."""
-        return self.ckpt_dir or self.models_dir / "Stable-diffusion"
+        """Where new checkpoints are put."""
+        return self.checkpoint_folders[0]
+
+    @property
+    def checkpoint_folders(self) -> list[Path]:
+        """Where checkpoints lie. A1111: of `ckpt_dir` only a certain folder in it counts if it is there."""
+        usual = self.models_dir / "Stable-diffusion"
+        if self.ckpt_dir is None or self.ckpt_dir.absolute() == usual.absolute():
+            return [usual]
+        pretrained = self.ckpt_dir / "experiments" / "pretrained_models"
+        return [pretrained if pretrained.is_dir() else self.ckpt_dir, usual]
+
+    @property
+    def converted_dir(self) -> Path:
+        """Where safetensors copies of pickled checkpoints are kept."""
+        return self.data_dir / "converted"
 
     @property
     def adapter_folders(self) -> list[Path]:
         """Where adapters lie."""
-        return [self.lora_dir or self.models_dir / "Lora", self.models_dir / "LyCORIS"]
+        return [self.lora_dir or self.models_dir / "Lora", self.lyco_dir_backcompat or self.models_dir / "LyCORIS"]
 
     @property
     def vae_folders(self) -> list[Path]:
         """Where autoencoders lie that are not beside their checkpoints."""
         return [self.models_dir / "VAE", *([self.vae_dir] if self.vae_dir else [])]
+
+    @property
+    def part_folders(self) -> list[Path]:
+        """Where text encoders and autoencoders lie that checkpoints lack, in A1111's, Forge's and ComfyUI's layout."""
+        names = ("text_encoder", "text_encoders", "CLIP", "clip")
+        return [*(self.models_dir / name for name in names), *self.vae_folders]
 
     @property
     def embedding_folders(self) -> list[Path]:
@@ -178,6 +277,27 @@ class Settings(BaseSettings):
     def hypernetwork_folders(self) -> list[Path]:
         """Where hypernetworks lie."""
         return [self.hypernetwork_dir or self.models_dir / "hypernetworks"]
+
+    @property
+    def upscaler_folders(self) -> dict[UpscalerFamily, Path]:
+        """Where networks lie that enlarge pictures."""
+        return {
+            "ESRGAN": self.esrgan_models_path or self.models_dir / "ESRGAN",
+            "RealESRGAN": self.realesrgan_models_path or self.models_dir / "RealESRGAN",
+            "DAT": self.dat_models_path or self.models_dir / "DAT",
+            "HAT": self.models_dir / "HAT",
+            "SwinIR": self.swinir_models_path or self.models_dir / "SwinIR",
+            "ScuNET": self.scunet_models_path or self.models_dir / "ScuNET",
+            "LDSR": self.models_dir / "LDSR",
+        }
+
+    @property
+    def restorer_folders(self) -> dict[FaceRestorer, Path]:
+        """Where networks lie that restore faces."""
+        return {
+            "CodeFormer": self.codeformer_models_path or self.models_dir / "Codeformer",
+            "GFPGAN": self.gfpgan_models_path or self.models_dir / "GFPGAN",
+        }
 
     @property
     def options_file(self) -> Path:
@@ -195,12 +315,17 @@ class Settings(BaseSettings):
 
 
 def parse_credentials(text: str) -> dict[str, str]:
-    """Read `user:password[,user2:password2]`. Raises ValueError naming the entry by its place, never by its text."""
+    """Read `user:password[,user2:password2]`. Raises ValueError naming the entry by its place, never by its text.
+
+    An empty password is refused: it is what a variable leaves behind that was never set.
+    """
     found: dict[str, str] = {}
     for place, entry in enumerate(text.split(",") if text else [], start=1):
         user, colon, password = entry.partition(":")
         if not colon or not user or ":" in password:
             raise ValueError(f"entry {place} must be user:password with exactly one colon")
+        if not password:
+            raise ValueError(f"entry {place} must be user:password with exactly one colon; its password is empty")
         found[user] = password
     return found
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recordings import RECORDED, NoRoomError, models_folder
+from tests.recordings import RECORDED, RECORDED_LARGE, NoRoomError, models_folder
 
 TESTS = Path(__file__).parent
 RINGS = {"unit": "unit", "tiny": "tiny", "mini": "tiny", "gpu": "gpu", "e2e": "e2e"}
@@ -36,6 +36,18 @@ def recordings() -> Path:
 @pytest.fixture(scope="session")
 def recorded_models(recordings: Path) -> Path:
     """The recordings' checkpoints, adapters, autoencoder and embeddings, in A1111's layout."""
+    return _models(recordings)
+
+
+@pytest.fixture(scope="session")
+def larger_checkpoints() -> Path:
+    """The folder of the recordings' checkpoints of Stable Diffusion 2 and XL."""
+    if not RECORDED_LARGE.is_dir():
+        pytest.skip(f"the recordings of the original program (../shared/reference/{RECORDED_LARGE.name}) are not here")
+    return _models(RECORDED_LARGE) / "Stable-diffusion"
+
+
+def _models(recordings: Path) -> Path:
     try:
         return models_folder(recordings)
     except NoRoomError as error:

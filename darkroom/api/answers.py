@@ -1,7 +1,7 @@
 """The shapes of refusals: A1111's bodies, with a stable code added. Knows no route."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from darkroom.errors import BadImage, BadRequest, ComeAgain, DarkroomError, UnknownName
+from darkroom.errors import BadImage, BadRequest, BodyTooLarge, ComeAgain, DarkroomError, Frozen, UnknownName
 from darkroom.scripts.registry import ScriptRefused
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,9 @@ _WORDING: dict[str, tuple[str, str]] = {
     "dict_type": ("value is not a valid dict", "type_error.dict"),
 }
 """A1111's words for what pydantic says otherwise."""
+
+
+_CODES = {404: "not_found", 405: "method_not_allowed", BodyTooLarge.http_status: BodyTooLarge.code}
 
 
 class InitImageError(DarkroomError):
@@ -59,6 +62,8 @@ def answer_error(error: DarkroomError) -> JSONResponse:
     if isinstance(error, UnknownUpscaler):
         text = f"could not find upscaler named {error.value}"
         return refuse(error.http_status, error.code, str(error), error="AssertionError", errors=text)
+    if isinstance(error, Frozen):
+        return refuse(error.http_status, error.code, str(error), error="AssertionError", errors=str(error))
     if isinstance(error, BadImage):
         return refuse(error.http_status, error.code, f"Invalid encoded image: {error}")
     answer = refuse(error.http_status, error.code, str(error))
@@ -67,8 +72,15 @@ def answer_error(error: DarkroomError) -> JSONResponse:
     return answer
 
 
-def install(app: FastAPI) -> None:
-    """Make the application answer every error in these shapes."""
+def code_of(status: int) -> str:
+    """The code of a refusal that a layer below makes."""
+    return _CODES.get(status, BadRequest.code)
+
+
+def install(app: FastAPI, other: Callable[[Request, HTTPException], JSONResponse | None]) -> None:
+    """Make the application answer every error in these shapes; what the router refuses, in the shape that `other` gives
+    it, if any.
+    """
 
     @app.exception_handler(DarkroomError)
     async def on_darkroom_error(_: Request, error: DarkroomError) -> JSONResponse:
@@ -77,11 +89,13 @@ def install(app: FastAPI) -> None:
         return answer_error(error)
 
     @app.exception_handler(HTTPException)
-    async def on_http_error(_: Request, error: HTTPException) -> JSONResponse:
+    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        elsewhere = other(request, error)
+        if elsewhere:
+            return elsewhere
         if error.status_code in {404, 405}:
             return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
-        code = "body_too_large" if error.status_code == 413 else BadRequest.code
-        return refuse(error.status_code, code, str(error.detail))
+        return refuse(error.status_code, code_of(error.status_code), str(error.detail))
 
     @app.exception_handler(RequestValidationError)
     async def on_validation_error(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -22,6 +21,7 @@ from darkroom.api import (
     interrogate,
     lists,
     login,
+    merging,
     networks,
     options,
     png_info,
@@ -35,8 +35,10 @@ from darkroom.api import (
     training,
 )
 from darkroom.api.auth import Gate, Guard
+from darkroom.api.body_limit import BodyLimit
 from darkroom.api.boundary import Boundary
 from darkroom.api.context import Context
+from darkroom.api.openai import errors as openai_errors
 from darkroom.api.openai import routes as openai
 from darkroom.api.origins import OriginCheck
 from darkroom.engine.client import Engine
@@ -46,6 +48,7 @@ from darkroom.settings import Settings
 _ROUTES = (
     generation, extras, png_info, interrogate, progress, tasks, options, lists, networks, styles, scripts, installation,
     flags, residency, training, cards, diagnosis, simple, health, login, openai,
+    merging,
 )  # fmt: skip
 
 _EXPOSED = ("X-Job-Id", "X-Seed", "X-Darkroom-Ignored", "X-Darkroom-Warnings", "X-Process-Time", "Retry-After")
@@ -77,7 +80,7 @@ def create_app(
         extensions=tuple(installed),
     )
     app.state.gate = Gate(settings)
-    answers.install(app)
+    answers.install(app, openai_errors.answer_http_error)
     for module in _ROUTES:
         app.include_router(module.router)
     if settings.api_server_stop:
@@ -89,7 +92,7 @@ def create_app(
 
 def _add_layers(app: FastAPI, settings: Settings) -> None:
     """Innermost first: whatever a layer answers passes through those added after it."""
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.is_guarded:
         app.add_middleware(Guard, gate=app.state.gate)
     app.add_middleware(OriginCheck, settings=settings)
@@ -102,5 +105,6 @@ def _add_layers(app: FastAPI, settings: Settings) -> None:
         allow_methods=["*"],
         allow_headers=["*"],
         allow_credentials=True,
+        allow_private_network=True,  # some browsers ask before a public page reaches a private address
         expose_headers=_EXPOSED,
     )

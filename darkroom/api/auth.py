@@ -18,6 +18,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from darkroom.api.addresses import address_of, route_of
 from darkroom.api.answers import answer_error
 from darkroom.api.brake import Brake
 from darkroom.api.openai import errors as openai
@@ -30,8 +31,8 @@ log = logging.getLogger(__name__)
 OPEN = frozenset({"/health", "/ready", "/internal/ping", "/docs", "/redoc", "/openapi.json", "/login"})
 """Routes that tell nothing but that the server is there, how it is spoken to, and whether a password is right."""
 
-OPEN_BELOW = ("/static-offline-docs/",)
-"""The files of those pages."""
+OPEN_BELOW = ("/static-offline-docs/", "/v1/pictures/")
+"""The files of those pages; pictures under names that nobody can guess, which an answer told."""
 
 _HASHERS = 2
 """Passwords that are hashed at once; each takes a core and 16 MiB."""
@@ -141,18 +142,6 @@ def is_open(scope: Mapping[str, Any]) -> bool:
     return path in OPEN or path.startswith(OPEN_BELOW)
 
 
-def route_of(scope: Mapping[str, Any]) -> str:
-    """The path without that of the reverse proxy, which the server puts in front of every path."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
-
-
-def address_of(scope: Mapping[str, Any]) -> str:
-    """The client's address; empty where the server does not know it."""
-    client = scope.get("client")
-    return str(client[0]) if client else ""
-
-
 async def turn_away(error: DarkroomError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a connection with an error before any route has seen it."""
     if scope["type"] == "websocket":
@@ -165,13 +154,20 @@ async def turn_away(error: DarkroomError, scope: Scope, receive: Receive, send: 
 
 
 def _unpack(value: str) -> bytes:
-    """The `user:password` of Basic credentials. Raises Unauthorized."""
+    """The `user:password` of Basic credentials, in UTF-8. Raises Unauthorized.
+
+    Older programs encode it as Latin-1 (RFC 7617, section 2.1 leaves it open).
+    """
     try:
         pair = base64.b64decode(value.strip(), validate=True)
     except (binascii.Error, ValueError):
         raise Unauthorized("Invalid authentication credentials") from None
     if b":" not in pair:
         raise Unauthorized("Invalid authentication credentials")
+    try:
+        pair.decode()
+    except UnicodeDecodeError:
+        return pair.decode("latin-1").encode()
     return pair
 
 

@@ -61,7 +61,7 @@ def single_card(page: Page = "", tabname: Tab = "", name: Item = "") -> dict[str
 
 def find_picture(filename: str, settings: Settings) -> Path:
     """The file, if it is a picture inside a folder of models, links resolved. Raises CardFileError."""
-    roots = [root.resolve() for root in (settings.models_dir, settings.checkpoint_dir)]
+    roots = [root.resolve() for root in (settings.models_dir, *settings.checkpoint_folders)]
     try:
         path = Path(filename).resolve()
         allowed = path.suffix.lower() in _PICTURES and any(path.is_relative_to(root) for root in roots)

@@ -1,12 +1,15 @@
 """What the routes of one application share. Knows no route."""
 
+from asyncio import Lock
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from darkroom.api.chores import Chores
 from darkroom.api.live import LivePictures
+from darkroom.api.openai.pictures import KeptPictures
 from darkroom.engine.client import Engine, JobStatus
 from darkroom.extensions import Installed
 from darkroom.options.store import Options
@@ -15,6 +18,10 @@ from darkroom.settings import Settings
 
 WORKERS = 4
 """Requests whose pictures are decoded or encoded at once: more would only take memory and the engine's time."""
+
+WAITERS = 8
+"""Requests in whose threads the engine is waited for while it works on finished pictures; they take no time of workers.
+"""
 
 FETCHES = 4
 """Pictures that are fetched by their address at once."""
@@ -60,7 +67,11 @@ class Context:
     scripts: Registry = field(default_factory=Registry)
     extensions: tuple[Installed, ...] = ()
     series: list[Series] = field(default_factory=list)
+    kept: KeptPictures = field(default_factory=KeptPictures)
+    chores: Chores = field(default_factory=Chores)
+    merging: Lock = field(default_factory=Lock)
     workers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WORKERS))
+    waiters: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WAITERS))
     fetches: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(FETCHES))
 
     def running(self) -> list[JobStatus]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from darkroom.api.checkpoints import choose_checkpoint, find_checkpoint
+from darkroom.api.flow import default_scale, flow_options, settled_names
 from darkroom.api.guidance import (
     calls,
     check_prompt,
@@ -31,10 +32,13 @@ from darkroom.api.networks import (
     vae_fallback,
     with_default_networks,
 )
+from darkroom.api.refusals import check_job
 from darkroom.api.sampling import sampler_knobs, sampling_options, schedule_notes, start_notes, table_notes
+from darkroom.api.sdxl import sdxl_options
 from darkroom.api.start import MIN_SIDE, Start, make_start
 from darkroom.api.styles import ChosenStyles, choose_styles
 from darkroom.api.two_passes import in_two_passes
+from darkroom.api.upscaling import Bench, faces_of, find_start_upscaler, missing_restorer, with_tiles
 from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images.overlay import Finishing
 from darkroom.jobs.spec import CheckpointInfo, Hires, JobSpec
@@ -90,65 +94,174 @@ def to_spec(
     settings: Settings,
     checkpoints: Sequence[CheckpointInfo],
     shelf: Shelf,
+    bench: Bench | None = None,
 ) -> Prepared:
-    """The job that a request means; `shelf` says what there is beside the checkpoints. Raises BadRequest and its kin,
-    InitImageError, NoCheckpointError.
+    """The job that a request means; `shelf` says what there is beside the checkpoints, on the `bench` pictures are
+    enlarged that img2img starts from. Raises BadRequest and its kin, InitImageError, NoCheckpointError.
     """
     overridden = _override(options, wire.override_settings or {}, checkpoints)
     settings.freezing.check(options, overridden.values)
-    values = overridden.values
-    checkpoint = choose_checkpoint(checkpoints, values.sd_model_checkpoint)
-    wire = in_two_passes(wire, _size(wire, checkpoint, settings), checkpoint)
-    width, height = _size(wire, checkpoint, settings)
+    checkpoint = choose_checkpoint(checkpoints, overridden.values.sd_model_checkpoint)
+    asked = _Asked(
+        wire=in_two_passes(wire, _size(wire, checkpoint, settings), checkpoint),
+        values=overridden.values,
+        settings=settings,
+        checkpoint=checkpoint,
+        checkpoints=checkpoints,
+        shelf=shelf,
+        bench=bench,
+    )
+    found = _decide(asked)
+    extra = _extra(asked, found)
+    spec = _spec(asked, found, extra)
+    check_job(spec)
+    return Prepared(
+        spec=spec,
+        checkpoint=checkpoint,
+        options=asked.values,
+        served=options,
+        seeds=found.seeds,
+        subseeds=found.subseeds,
+        finishing=found.start.finishing if found.start else Finishing(),
+        vae_hash=found.networks.vae.short_hash,
+        plain_prompt=wire.prompt or "",
+        styles=tuple(wire.styles or ()),
+        extra=extra,
+        ignored=(*ignored_fields(asked.wire), *overridden.ignored),
+        warnings=(*overridden.warnings, *_warnings(asked.wire, found), *_missing(spec, shelf)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A request and what it is read against; `values` are the options with its overrides."""
+
+    wire: Generation
+    values: OptionValues
+    settings: Settings
+    checkpoint: CheckpointInfo
+    checkpoints: Sequence[CheckpointInfo]
+    shelf: Shelf
+    bench: Bench | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What the fields of a request came to. `size` is the first pass's (width, height), `encoding` what the generation
+    text says of the way from prompts to networks.
+    """
+
+    size: tuple[int, int]
+    batch_size: int
+    n_iter: int
+    steps: int
+    seeds: tuple[int, ...]
+    subseeds: tuple[int, ...]
+    names: Resolved
+    styles: ChosenStyles
+    prompts: tuple[str, str]
+    start: Start | None
+    second: Second | None
+    networks: Networks
+    encoding: dict[str, object]
+
+
+def _decide(asked: _Asked) -> _Found:
+    """Read the fields one after the other. Raises what `to_spec` raises."""
+    wire, values, settings = asked.wire, asked.values, asked.settings
+    size = _size(wire, asked.checkpoint, settings)
     batch_size, n_iter = _counts(wire, settings)
     steps = _limited("steps", wire.steps, 1, settings.max_steps)
     seeds, subseeds = _seeds(wire, batch_size * n_iter)
-    names = resolve(wire.sampler_name, wire.sampler_index_or_default, wire.scheduler)
+    names = settled_names(resolve(wire.sampler_name, wire.sampler_index_or_default, wire.scheduler), asked.checkpoint)
     styles = choose_styles(wire.styles, settings)
-    start = _start(wire, values, settings, (width, height), batch_size)
+    start = _start(asked, size, batch_size)
     prompts = _prompts(wire, styles, values, settings)
-    prompts = with_default_networks(prompts[0], values, shelf), prompts[1]
     first = First(
-        checkpoint=checkpoint,
-        size=(width, height),
+        checkpoint=asked.checkpoint,
+        size=size,
         steps=steps,
         names=names,
-        prompts=prompts,
+        prompts=(with_default_networks(prompts[0], values, asked.shelf), prompts[1]),
         hires_prompts=_prompts(wire, styles, values, settings, "hr_"),
     )
-    second = make_second(wire, first, values, settings, checkpoints)
-    width, height = second.first_size if second else (width, height)
-    edits = editing_notes(values, prompts, names.sampler, steps, second.hires if second else None)
-    passes = (prompts, first.hires_prompts) if second else (prompts,)
-    timeline = Timeline(steps=calls(names.sampler, steps), old_rules=values.use_old_scheduling)
-    networks = choose_networks(wire, passes, timeline, checkpoint, values, shelf)
-    weighted = emphasis_notes(values, passes, timeline)
-    encoding = {**networks.before, **dict(edits), **networks.after, **dict(weighted)}
-    extra = _extra(wire, names, values, start, second, encoding)
-    knobs, notes = sampler_knobs(wire, names.sampler, values)
-    extra.update(notes)
-    extra.update(sampling_notes(values))
-    extra.update(second.later if second else {})
-    count = (start.batch_size if start else batch_size) * n_iter
-    spec = JobSpec(
-        kind="img2img" if start else "txt2img",
-        checkpoint=checkpoint.key,
-        traits=checkpoint.traits,
-        mask_weight=values.inpainting_mask_weight,
-        prompt=prompts[0],
-        negative_prompt=prompts[1],
-        width=width,
-        height=height,
-        steps=steps,
-        cfg_scale=_given("cfg_scale", wire.cfg_scale),
-        sampler=names.sampler.name,
-        scheduler=names.scheduler,
-        seeds=seeds[:count],
-        subseeds=subseeds[:count],
+    second = make_second(wire, first, values, settings, asked.checkpoints)
+    networks, encoding = _encoding(asked, first, second)
+    return _Found(
+        size=second.first_size if second else size,
         batch_size=start.batch_size if start else batch_size,
         n_iter=n_iter,
+        steps=steps,
+        seeds=seeds,
+        subseeds=subseeds,
+        names=names,
+        styles=styles,
+        prompts=first.prompts,
+        start=start,
+        second=second,
+        networks=networks,
+        encoding=encoding,
+    )
+
+
+def _encoding(asked: _Asked, first: First, second: Second | None) -> tuple[Networks, dict[str, object]]:
+    """The networks that the prompts of all passes take in, and what the generation text says of how they are read."""
+    values, sampler = asked.values, first.names.sampler
+    edits = editing_notes(values, first.prompts, sampler, first.steps, second.hires if second else None)
+    passes = (first.prompts, first.hires_prompts) if second else (first.prompts,)
+    timeline = Timeline(steps=calls(sampler, first.steps), old_rules=values.use_old_scheduling)
+    networks = choose_networks(asked.wire, passes, timeline, asked.checkpoint, values, asked.shelf)
+    weighted = emphasis_notes(values, passes, timeline)
+    return networks, {**networks.before, **dict(edits), **networks.after, **dict(weighted)}
+
+
+def _spec(asked: _Asked, found: _Found, extra: Mapping[str, object]) -> JobSpec:
+    """The job without anything that the request left open."""
+    wire, values, networks = asked.wire, asked.values, found.networks
+    return replace(
+        _with_options(_drawing(asked, found), asked),
+        refiner=choose_refiner(wire, values, asked.checkpoint, asked.checkpoints, asked.shelf),
+        init=found.start.init if found.start else None,
+        hires=_hires(wire, values, found.second, networks, asked.shelf),
+        vae=networks.vae.name,
+        adapters=networks.first.adapters,
+        faces=faces_of(wire, values),
+        task_id=wire.task_id,
+        params=(*networks.vae.entries, *_told(extra, found.second)),
+    )
+
+
+def _drawing(asked: _Asked, found: _Found) -> JobSpec:
+    """What is drawn first, from which noise and by which sampler."""
+    wire, count = asked.wire, found.batch_size * found.n_iter
+    return JobSpec(
+        kind="img2img" if found.start else "txt2img",
+        checkpoint=asked.checkpoint.key,
+        traits=asked.checkpoint.traits,
+        prompt=found.prompts[0],
+        negative_prompt=found.prompts[1],
+        width=found.size[0],
+        height=found.size[1],
+        steps=found.steps,
+        cfg_scale=_scale(wire, asked.checkpoint),
+        sampler=found.names.sampler.name,
+        scheduler=found.names.scheduler,
+        seeds=found.seeds[:count],
+        subseeds=found.subseeds[:count],
+        batch_size=found.batch_size,
+        n_iter=found.n_iter,
         subseed_strength=wire.subseed_strength or 0.0,
-        seed_resize_from=_seed_resize(wire, settings),
+        seed_resize_from=_seed_resize(wire, asked.settings),
+        **sampler_knobs(wire, found.names.sampler, asked.values)[0],
+    )
+
+
+def _with_options(spec: JobSpec, asked: _Asked) -> JobSpec:
+    """The job with what the options decide of it."""
+    wire, values = asked.wire, asked.values
+    return replace(
+        spec,
+        mask_weight=values.inpainting_mask_weight,
         seed_delta=values.eta_noise_seed_delta,
         noise_source=values.randn_source,
         clip_skip=values.CLIP_stop_at_last_layers,
@@ -157,41 +270,23 @@ def to_spec(
         old_prompt_editing=values.use_old_scheduling,
         comma_backtrack=values.comma_padding_backtrack,
         sampling=sampling_options(values),
-        guidance=guidance_options(wire, values, checkpoint),
-        refiner=choose_refiner(wire, values, checkpoint, checkpoints, shelf),
-        init=start.init if start else None,
-        hires=_hires(wire, values, second, networks, shelf),
-        vae=networks.vae.name,
+        guidance=guidance_options(wire, values, asked.checkpoint),
+        sdxl=sdxl_options(values),
+        flow=flow_options(wire, values),
+        eight_bits=values.fp8_storage,
         vae_fallback=vae_fallback(values),
-        adapters=networks.first.adapters,
+        decoder=values.sd_vae_decode_method,
         tiling=tiles(wire, values),
         token_merging=token_merging(wire, values)[0],
-        task_id=wire.task_id,
-        params=(*networks.vae.entries, *_told(extra, second)),
-        **knobs,
     )
-    return Prepared(
-        spec=spec,
-        checkpoint=checkpoint,
-        options=values,
-        served=options,
-        seeds=seeds,
-        subseeds=subseeds,
-        finishing=start.finishing if start else Finishing(),
-        vae_hash=networks.vae.short_hash,
-        plain_prompt=wire.prompt or "",
-        styles=tuple(wire.styles or ()),
-        extra=extra,
-        ignored=(*ignored_fields(wire), *overridden.ignored),
-        warnings=(
-            *overridden.warnings,
-            *_name_warnings(wire, names),
-            *styles.warnings,
-            *(start.warnings if start else ()),
-            *(second.warnings if second else ()),
-            *networks.warnings,
-        ),
-    )
+
+
+def _scale(wire: Generation, checkpoint: CheckpointInfo) -> float:
+    """How strongly the prompt guides."""
+    usual = default_scale(checkpoint)
+    if usual is not None and "cfg_scale" not in wire.model_fields_set:
+        return usual
+    return _given("cfg_scale", wire.cfg_scale)
 
 
 def _given(name: str, value: T | None) -> T:
@@ -305,14 +400,15 @@ def _seed_resize(wire: Generation, settings: Settings) -> tuple[int, int] | None
     )
 
 
-def _start(
-    wire: Generation, values: OptionValues, settings: Settings, size: tuple[int, int], batch_size: int
-) -> Start | None:
+def _start(asked: _Asked, size: tuple[int, int], batch_size: int) -> Start | None:
+    wire, values = asked.wire, asked.values
     if not isinstance(wire, Img2Img):
         return None
     if wire.denoising_strength < 0:
         raise BadRequest("denoising_strength", wire.denoising_strength, "from 0 to 1")
-    return make_start(wire, values, size, batch_size, settings)
+    upscaler = find_start_upscaler(values, asked.bench)
+    start = make_start(wire, values, size, batch_size, asked.settings, upscaler.enlarge)
+    return replace(start, warnings=(*start.warnings, *upscaler.warnings))
 
 
 def _hires(
@@ -323,20 +419,16 @@ def _hires(
         return None
     vae = networks.vae if second.checkpoint is None else choose_vae(second.checkpoint, values, shelf)
     merged = token_merging(wire, values)[1]
-    return replace(second.hires, vae=vae.name, adapters=networks.hires.adapters, token_merging=merged)
+    kept = values.save_images_before_highres_fix and values.samples_save and bool(getattr(wire, "save_images", False))
+    found = replace(second.hires, vae=vae.name, adapters=networks.hires.adapters, token_merging=merged)
+    return with_tiles(replace(found, keeps_first=kept), values, shelf)
 
 
-def _extra(
-    wire: Generation,
-    names: Resolved,
-    values: OptionValues,
-    start: Start | None,
-    second: Second | None,
-    encoding: Mapping[str, object],
-) -> dict[str, object]:
+def _extra(asked: _Asked, found: _Found) -> dict[str, object]:
     """What the generation text says beyond its fixed entries, in the order in which A1111 collects it."""
+    wire, values, start, second, names = asked.wire, asked.values, found.start, found.second, found.names
     extra = dict(start.extra) if start else dict(second.extra) if second else {}
-    extra.update(encoding)
+    extra.update(found.encoding)
     extra.update(table_notes(values))
     if start and start.init.noise_multiplier != 1:
         extra["Noise multiplier"] = start.init.noise_multiplier
@@ -345,7 +437,27 @@ def _extra(
         extra.update(start_notes(names.sampler, values))
     if start and start.init.extra_noise > 0:
         extra["Extra noise"] = start.init.extra_noise
+    extra.update(sampler_knobs(wire, names.sampler, values)[1])
+    extra.update(sampling_notes(values))
+    extra.update(second.later if second else {})
     return extra
+
+
+def _warnings(wire: Generation, found: _Found) -> tuple[str, ...]:
+    """What was replaced, field by field."""
+    return (
+        *_name_warnings(wire, found.names),
+        *found.styles.warnings,
+        *(found.start.warnings if found.start else ()),
+        *(found.second.warnings if found.second else ()),
+        *found.networks.warnings,
+    )
+
+
+def _missing(spec: JobSpec, shelf: Shelf) -> tuple[str, ...]:
+    """What was asked for and has no file."""
+    missing = missing_restorer(spec.faces.restorer, shelf) if spec.faces else None
+    return (missing,) if missing else ()
 
 
 def _name_warnings(wire: Generation, names: Resolved) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from fastapi import APIRouter, Query, Response
 
 import darkroom
 from darkroom.api.context import Context, Shared
+from darkroom.extensions import Installed
 from darkroom.options.table import TABLE
 from darkroom.settings import ENV_PREFIX
 
@@ -25,7 +26,8 @@ router = APIRouter(prefix="/internal", tags=["server"])
 
 _PLACEHOLDER = "DARKROOM"
 _HIDDEN = "<hidden>"
-_TELLTALE = "auth"
+_TELLTALES = ("auth", "token", "secret", "password")
+"""What is in the name of a setting whose value is nobody else's business."""
 
 
 @router.get("/quicksettings-hint", operation_id="get_quicksettings_hint_internal_quicksettings_hint_get")
@@ -83,8 +85,8 @@ def _facts(context: Context) -> dict[str, object]:
         "Exceptions": [],
         "CPU": {"model": platform.processor(), "count logical": os.cpu_count()},
         "RAM": None,
-        "Extensions": [],
-        "Inactive extensions": [],
+        "Extensions": [_described(one) for one in context.extensions if one.extension],
+        "Inactive extensions": [_described(one) for one in context.extensions if not one.extension],
         "Environment": _environment(os.environ),
         "Config": context.options.snapshot().as_json(),
         "Startup": None,
@@ -98,15 +100,25 @@ def without_secrets(arguments: list[str]) -> list[str]:
     hides_next = False
     for argument in arguments:
         flag, equals, _ = argument.partition("=")
-        is_secret = flag.startswith("--") and _TELLTALE in flag
-        shown.append(f"{flag}={_HIDDEN}" if is_secret and equals else _HIDDEN if hides_next else argument)
+        is_secret = flag.startswith("--") and _is_secret(flag)
+        hidden = hides_next and not argument.startswith("--")
+        shown.append(f"{flag}={_HIDDEN}" if is_secret and equals else _HIDDEN if hidden else argument)
         hides_next = is_secret and not equals
     return shown
 
 
+def _is_secret(name: str) -> bool:
+    return any(telltale in name for telltale in _TELLTALES)
+
+
+def _described(one: Installed) -> dict[str, object]:
+    """An extension as A1111 lists its own, which are folders of git."""
+    return {"name": one.name, "path": None, "version": one.version, "branch": None, "remote": None}
+
+
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     own = {name: value for name, value in sorted(variables.items()) if name.startswith(ENV_PREFIX)}
-    return {name: _HIDDEN if _TELLTALE in name.lower() else value for name, value in own.items()}
+    return {name: _HIDDEN if _is_secret(name.lower()) else value for name, value in own.items()}
 
 
 def _version(package: str) -> str | None:

@@ -1,28 +1,32 @@
-"""`/sdapi/v1/extra-single-image` and `/extra-batch-images`: enlarging pictures that are finished.
+"""`/sdapi/v1/extra-single-image` and `/extra-batch-images`: enlarging pictures that are finished, and restoring faces.
 
-Pictures are worked on in threads; nothing is saved. Faces cannot be restored here yet, and an answer says so.
+Pictures are worked on in threads, which ask the engine for what takes a network; nothing is saved.
 """
 
 import html
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 from anyio import to_thread
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from PIL import Image
 
-from darkroom.api.answers import UnknownUpscaler
-from darkroom.api.context import Context, Shared
+from darkroom.api.context import Context, Series, Shared
 from darkroom.api.fetch import with_pictures
 from darkroom.api.models import Extras, ExtrasBatch, ExtrasSingle
-from darkroom.api.running import insist, printable
+from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, insist, printable, while_connected
+from darkroom.api.upscaling import Shelf, Workbench, missing_restorer
 from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images.codecs import decode_base64, encode_image, fitting, to_base64
 from darkroom.images.metadata import read_notes
 from darkroom.images.postprocessing import Upscaling, upscale
-from darkroom.images.upscale import BUILT_IN, NONE, RESAMPLERS, Enlarge
+from darkroom.images.upscale import Enlarge
+from darkroom.jobs.spec import FaceRestoration
 from darkroom.options.values import OptionValues
 from darkroom.settings import Settings
 
@@ -32,52 +36,96 @@ router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
 
 _NOTES_KEY = "postprocessing"
 
+Restorer = Literal["GFPGAN", "CodeFormer"]
+RESTORERS: tuple[Restorer, ...] = ("GFPGAN", "CodeFormer")
+
+UPSCALE = "Upscale"
+STEPS: tuple[str, ...] = (UPSCALE, *RESTORERS)
+"""What can be done with a picture, in order."""
+
+_VISIBILITIES: Mapping[Restorer, str] = MappingProxyType(
+    {"GFPGAN": "gfpgan_visibility", "CodeFormer": "codeformer_visibility"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """A request in work: what it asks for, under which options, and where the engine is asked."""
+
+    wire: Extras
+    settings: Settings
+    options: OptionValues
+    bench: Workbench
+    unable: frozenset[str] = field(default_factory=frozenset)
+
 
 @router.post("/extra-single-image", operation_id="extras_single_image_api_sdapi_v1_extra_single_image_post")
-async def extra_single_image(wire: ExtrasSingle, context: Shared, response: Response) -> dict[str, Any]:
-    """Enlarge a picture."""
-    _tell(wire, context, response)
+async def extra_single_image(wire: ExtrasSingle, request: Request, context: Shared, response: Response) -> Any:
+    """Enlarge a picture, and restore the faces in it."""
+    unable = _tell(wire, context, response)
     wire = await with_pictures(wire, context)
-    options = context.options.snapshot()
-    shown, data = await _in_thread(context, _process, wire, "image", wire.image, context.settings, options)
+    try:
+        [(shown, data)] = await while_connected(request, _work_on(wire, context, unable, [("image", wire.image)]))
+    except ClientGoneError:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     return {"html_info": shown, "image": data}
 
 
 @router.post("/extra-batch-images", operation_id="extras_batch_images_api_sdapi_v1_extra_batch_images_post")
-async def extra_batch_images(wire: ExtrasBatch, context: Shared, response: Response) -> dict[str, Any]:
+async def extra_batch_images(wire: ExtrasBatch, request: Request, context: Shared, response: Response) -> Any:
     """Enlarge several pictures, one after another. An interrupt leaves out those that were not begun."""
-    _tell(wire, context, response)
-    settings, options = context.settings, context.options.snapshot()
-    if len(wire.pictures) > settings.max_images:
-        raise LimitExceeded("imageList", f"{len(wire.pictures)} pictures", f"at most {settings.max_images}")
+    unable = _tell(wire, context, response)
+    most = context.settings.max_images
+    if len(wire.pictures) > most:
+        raise LimitExceeded("imageList", f"{len(wire.pictures)} pictures", f"at most {most}")
     wire = await with_pictures(wire, context)
     if not context.running():
         context.controls.begin()
-    shown, images = "", list[str]()
-    for place, entry in enumerate(wire.pictures):
-        if context.controls.interrupted:
-            break
-        field = f"imageList[{place}].data"
-        shown, data = await _in_thread(context, _process, wire, field, entry.data, settings, options)
-        images.append(data)
-    return {"html_info": shown, "images": images}
+    sources = [(f"imageList[{place}].data", entry.data) for place, entry in enumerate(wire.pictures)]
+    try:
+        made = await while_connected(request, _work_on(wire, context, unable, sources))
+    except ClientGoneError:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return {"html_info": made[-1][0] if made else "", "images": [data for _, data in made]}
 
 
-async def _in_thread(context: Context, function: Any, *arguments: Any) -> tuple[str, str]:
-    result: tuple[str, str] = await to_thread.run_sync(function, *arguments, limiter=context.workers)
-    return result
+async def _work_on(
+    wire: Extras, context: Context, unable: frozenset[str], sources: list[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """What was done as HTML, and the new picture as base64, for every field and its picture.
+
+    An interrupt ends the list. A picture that was skipped is missing from it, unless it is the only one.
+    """
+    made: list[tuple[str, str]] = []
+    series = Series(task_id="", began=time.time(), planned=len(sources))
+    context.series.append(series)
+    bench = Workbench(context.engine, seen=series.job_ids)
+    work = _Work(wire=wire, settings=context.settings, options=context.options.snapshot(), bench=bench, unable=unable)
+    try:
+        for name, data in sources:
+            if made and (bench.interrupted or context.controls.interrupted):
+                break
+            bench.skipped = False
+            done = await to_thread.run_sync(_process, work, name, data, limiter=context.waiters)
+            series.finished += 1
+            if not bench.skipped or len(sources) == 1:
+                made.append(done)
+    finally:
+        bench.drop()
+        context.series.remove(series)
+    return made
 
 
-def _process(wire: Extras, field: str, data: str, settings: Settings, options: OptionValues) -> tuple[str, str]:
-    """What was done as HTML, and the new picture as base64. Raises BadImage, BadRequest, UnknownUpscaler."""
-    source = decode_base64(data, field=field, max_pixels=settings.max_image_pixels)
+def _process(work: _Work, field_name: str, data: str) -> tuple[str, str]:
+    """One picture. Raises BadImage, BadRequest, UnknownUpscaler, and what the engine raises."""
+    options = work.options
+    source = decode_base64(data, field=field_name, max_pixels=work.settings.max_image_pixels)
     text, items = read_notes(source)
     picture = source if source.mode in {"RGB", "RGBA"} else source.convert("RGB")
-    notes: Mapping[str, str] = {}
-    plan = make_plan(wire)
-    if plan:
-        _check_size(plan, picture, settings)
-        picture, notes = upscale(picture, plan)
+    notes: dict[str, str] = {}
+    for step in order(options):
+        picture, said = _enlarged(work, picture) if step == UPSCALE else _restored(work, picture, step)
+        notes.update(said)
     line = ", ".join(f"{key}: {value}" for key, value in notes.items())
     kept = {**({"parameters": text} if text else {}), **items, _NOTES_KEY: line}
     wanted = fitting(np.asarray(picture), options.samples_format)
@@ -85,16 +133,51 @@ def _process(wire: Extras, field: str, data: str, settings: Settings, options: O
     return f"<p>{html.escape(line)}</p>", to_base64(file)
 
 
-def make_plan(wire: Extras) -> Upscaling | None:
-    """How a request wants its pictures enlarged; None for not at all. Raises UnknownUpscaler.
+def order(options: OptionValues) -> list[str]:
+    """The steps as the options order them: those that they name first, none that they leave out."""
+    named = [step for step in options.postprocessing_operation_order if step in STEPS]
+    ordered = dict.fromkeys((*named, *STEPS))
+    return [step for step in ordered if step not in options.postprocessing_disable_in_extras]
+
+
+def _enlarged(work: _Work, picture: Image.Image) -> tuple[Image.Image, Mapping[str, str]]:
+    plan = make_plan(work.wire, lambda name, value: work.bench.find(work.options, name, value))
+    if plan is None:
+        return picture, {}
+    _check_size(plan, picture, work.settings)
+    return upscale(picture, plan)
+
+
+def _restored(work: _Work, picture: Image.Image, step: str) -> tuple[Image.Image, Mapping[str, str]]:
+    """The picture with its faces restored, as visible as was asked for."""
+    name = next(name for name in RESTORERS if name == step)
+    visibility: float = getattr(work.wire, _VISIBILITIES[name])
+    if visibility == 0 or name in work.unable:
+        return picture, {}
+    notes = {f"{name} visibility": str(round(visibility, 3))}
+    if name == "CodeFormer":
+        notes["CodeFormer weight"] = str(round(work.wire.codeformer_weight, 3))
+    restoration = FaceRestoration(
+        restorer=name, weight=work.wire.codeformer_weight, unload=work.options.face_restoration_unload
+    )
+    restored = work.bench.restore_faces(picture, restoration)
+    return (Image.blend(picture, restored, visibility) if visibility < 1 else restored), notes
+
+
+Find = Callable[[str, str], Enlarge | None]
+
+
+def make_plan(wire: Extras, find: Find) -> Upscaling | None:
+    """How a request wants its pictures enlarged; None for not at all. `find` gives the function of an upscaler, for a
+    field and its value. Raises UnknownUpscaler, BadRequest.
 
     A1111: without a first upscaler the second is not asked, and its name may be anything.
     """
-    first = _find(wire.upscaler_1, "upscaler_1")
+    first = find("upscaler_1", wire.upscaler_1)
     if first is None:
         return None
     upscalers = [(wire.upscaler_1, first)]
-    second = _find(wire.upscaler_2, "upscaler_2")
+    second = find("upscaler_2", wire.upscaler_2) if wire.upscaler_2 else None
     visibility = wire.extras_upscaler_2_visibility
     if second is not None and visibility > 0:
         upscalers.append((wire.upscaler_2, second))
@@ -108,40 +191,36 @@ def make_plan(wire: Extras) -> Upscaling | None:
     )
 
 
-def _find(name: str, field: str) -> Enlarge | None:
-    if name == NONE or (field == "upscaler_2" and not name):
-        return None
-    if name not in RESAMPLERS:
-        raise UnknownUpscaler(field, name, BUILT_IN)
-    return RESAMPLERS[name]
-
-
 def _check_size(plan: Upscaling, picture: Image.Image, settings: Settings) -> None:
     """Both what is computed and what is answered must fit. Raises LimitExceeded, BadRequest."""
-    field = "upscaling_resize" if plan.size is None else "upscaling_resize_w x upscaling_resize_h"
+    name = "upscaling_resize" if plan.size is None else "upscaling_resize_w x upscaling_resize_h"
     asked = plan.factor if plan.size is None else f"{plan.size[0]}x{plan.size[1]}"
     for width, height in (plan.sides(picture), plan.size or (0, 0)):
         if width * height > settings.max_image_pixels:
-            raise LimitExceeded(
-                field, asked, f"at most {settings.max_image_pixels} pixels, this makes {width}x{height}"
-            )
+            raise LimitExceeded(name, asked, f"at most {settings.max_image_pixels} pixels, this makes {width}x{height}")
     if min(plan.sides(picture)) < 1:
-        raise BadRequest(field, asked, "sides of at least 8 pixels must come of it")
+        raise BadRequest(name, asked, "sides of at least 8 pixels must come of it")
 
 
-def _tell(wire: Extras, context: Context, response: Response) -> None:
-    """Say what had no effect, and what was read otherwise. Raises NotStrict."""
-    ignored = list(_ignored(wire))
-    insist(context.settings, (*ignored, *wire.leniencies))
-    if wire.leniencies:
-        log.warning("replaced: %s", printable(wire.leniencies))
-        response.headers["X-Darkroom-Warnings"] = printable(wire.leniencies)
+def _tell(wire: Extras, context: Context, response: Response) -> frozenset[str]:
+    """Say what has no effect, why, and what was read otherwise; gives the restorers that have no file.
+
+    Raises NotStrict.
+    """
+    missing = dict(_missing(wire, context.engine))
+    ignored = [_VISIBILITIES[name] for name in missing]
+    notes = (*wire.leniencies, *missing.values())
+    insist(context.settings, (*ignored, *notes))
+    if notes:
+        log.warning("replaced: %s", printable(notes))
+        response.headers["X-Darkroom-Warnings"] = printable(notes)
     if ignored:
         response.headers["X-Darkroom-Ignored"] = printable(ignored)
+    return frozenset(missing)
 
 
-def _ignored(wire: Extras) -> Iterator[str]:
-    if wire.gfpgan_visibility > 0:
-        yield "gfpgan_visibility"
-    if wire.codeformer_visibility > 0:
-        yield "codeformer_visibility"
+def _missing(wire: Extras, shelf: Shelf) -> Iterator[tuple[Restorer, str]]:
+    for name, visibility in _VISIBILITIES.items():
+        lack = missing_restorer(name, shelf)
+        if getattr(wire, visibility) > 0 and lack:
+            yield name, lack

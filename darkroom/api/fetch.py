@@ -1,14 +1,10 @@
 """Pictures that a request names by their address: fetched where the operator allows it, before anything else happens.
 
-The name of a host proves nothing, so it is the socket that is guarded: a host is looked up once, every address found
-must be a public one, the connection goes to that very address, and its other end is looked at again. Every redirect
-begins anew. Nothing of the client's request is passed on, and no proxy of the environment is asked. Knows nothing of
-what the pictures are for.
+Only what the operator allows is connected to, see `guarded_network`; every redirect begins anew. Nothing of the
+client's request is passed on, and no proxy of the environment is asked. Knows nothing of what the pictures are for.
 """
 
-import ipaddress
-import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urljoin, urlsplit
@@ -20,12 +16,10 @@ from anyio import to_thread
 from darkroom.api.context import Context
 from darkroom.api.models import ExtrasBatch, Wire
 from darkroom.errors import BadRequest
+from darkroom.guarded_network import GuardedNetwork, NotPublicError, Resolve, look_up
 from darkroom.images.codecs import is_address, to_base64
 
 W = TypeVar("W", bound=Wire)
-
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""From a host and a port to numeric addresses; raises OSError or UnicodeError."""
 
 _FIELDS = ("init_images", "mask", "latent_mask", "firstpass_image", "image")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -46,10 +40,6 @@ class BadAddress(BadRequest):
     def __init__(self, words: str, field: str, address: str, allowed: str) -> None:
         super().__init__(field, address, allowed)
         self.args = (f"{words}: {self}",)
-
-
-class NotPublicError(Exception):
-    """A host that is not, or not only, on the public network; or that does not exist, which nobody shall find out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,16 +107,13 @@ def _replaced(wire: W, found: dict[str, str]) -> W:
     return wire.model_copy(update=changes)
 
 
-async def look_up(host: str, port: int) -> Sequence[str]:
-    """The numeric addresses of a host, IPv6 and IPv4."""
-    return [str(entry[4][0]) for entry in await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-
 async def fetch(address: str, field: str, rules: Rules, resolve: Resolve = look_up) -> bytes:
     """The file at an address. Raises BadAddress, which blames `field`."""
     try:
         with anyio.fail_after(rules.limit_s):
-            async with httpcore.AsyncConnectionPool(network_backend=GuardedNetwork(rules, resolve)) as pool:
+            async with httpcore.AsyncConnectionPool(
+                network_backend=GuardedNetwork(resolve, public_only=rules.public_only)
+            ) as pool:
                 return await _follow(pool, address, field, rules)
     except NotPublicError:
         raise BadAddress(NOT_PUBLIC, field, address, "a host on the public network") from None
@@ -187,66 +174,3 @@ async def _read(answer: httpcore.Response, said: dict[str, str], field: str, add
         if len(data) > max_bytes:
             raise too_long
     return bytes(data)
-
-
-class GuardedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to the addresses that were looked at, and to no others."""
-
-    def __init__(self, rules: Rules, resolve: Resolve) -> None:
-        self._rules = rules
-        self._resolve = resolve
-        self._network = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109  the protocol of httpcore
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """A connection to a host. Raises NotPublicError, httpcore.ConnectError."""
-        last: Exception = NotPublicError()
-        for address in await self._allowed(host, port):
-            try:
-                stream = await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                last = error
-                continue
-            if self._rules.public_only and not is_public(str(stream.get_extra_info("server_addr")[0])):
-                await stream.aclose()
-                raise NotPublicError
-            return stream
-        raise last
-
-    async def connect_unix_socket(self, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
-        """Never: an address leads to a host."""
-        raise NotPublicError
-
-    async def sleep(self, seconds: float) -> None:
-        """Between two attempts."""
-        await anyio.sleep(seconds)
-
-    async def _allowed(self, host: str, port: int) -> Sequence[str]:
-        """The addresses of a host, all of them public where they must be."""
-        try:
-            found = await self._resolve(host, port)
-        except (OSError, UnicodeError):
-            raise NotPublicError from None
-        if self._rules.public_only and not all(map(is_public, found)):
-            raise NotPublicError
-        return list(dict.fromkeys(found))
-
-
-def is_public(address: str) -> bool:
-    """Whether a numeric address is one that anybody on the internet could reach, and means no other one inside."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped:
-            return is_public(str(ip.ipv4_mapped))
-        if ip.scope_id or ip.sixtofour or ip.teredo:
-            return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved

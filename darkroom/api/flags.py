@@ -186,13 +186,26 @@ def flags(settings: Settings) -> dict[str, object]:
 def _folders(settings: Settings) -> dict[str, object]:
     found: dict[str, object] = {flag: _shown(settings.models_dir / name) for flag, name in _FOLDERS.items()}
     data = settings.data_dir
-    return found | {
-        "data_dir": _shown(data),
-        "models_dir": _shown(settings.models_dir),
-        "ckpt_dir": _shown(settings.checkpoint_dir),
-        "ui_settings_file": _shown(settings.options_file),
-        "styles_file": [_shown(data / "styles.csv")],
+    moved = {
+        "esrgan_models_path": settings.esrgan_models_path,
+        "realesrgan_models_path": settings.realesrgan_models_path,
+        "dat_models_path": settings.dat_models_path,
+        "swinir_models_path": settings.swinir_models_path,
+        "scunet_models_path": settings.scunet_models_path,
+        "gfpgan_models_path": settings.gfpgan_models_path,
+        "codeformer_models_path": settings.codeformer_models_path,
     }
+    return (
+        found
+        | {flag: _shown(path) for flag, path in moved.items() if path}
+        | {
+            "data_dir": _shown(data),
+            "models_dir": _shown(settings.models_dir),
+            "ckpt_dir": _shown(settings.checkpoint_dir),
+            "ui_settings_file": _shown(settings.options_file),
+            "styles_file": [_shown(data / "styles.csv")],
+        }
+    )
 
 
 def _network(settings: Settings) -> dict[str, object]:
@@ -207,16 +220,24 @@ def _network(settings: Settings) -> dict[str, object]:
         "tls_keyfile": _shown(settings.tls_keyfile) if settings.tls_keyfile else None,
         "tls_certfile": _shown(settings.tls_certfile) if settings.tls_certfile else None,
         "api_server_stop": settings.api_server_stop,
+        "freeze_settings": settings.freeze_settings,
+        "freeze_settings_in_sections": settings.freeze_settings_in_sections or None,
+        "freeze_specific_settings": settings.freeze_specific_settings or None,
         "disable_all_extensions": not settings.extensions,
         "loglevel": settings.log_level.upper(),
     }
 
 
 def _computing(settings: Settings) -> dict[str, object]:
-    full = settings.precision == "fp32"
+    full = settings.no_half or settings.precision == "fp32"
     return {
         "no_half": full,
-        "precision": "full" if full else "autocast",
+        "no_half_vae": settings.no_half_vae or settings.vae_precision == "fp32",
+        "upcast_sampling": settings.upcast_sampling,
+        "medvram": settings.medvram,
+        "medvram_sdxl": settings.medvram_sdxl,
+        "lowvram": settings.lowvram,
+        "precision": "full" if full else "half" if settings.precision == "fp16" else "autocast",
         "use_cpu": ["all"] if settings.device == "cpu" else [],
     }
 

@@ -8,7 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from darkroom.api.context import Context, Shared
-from darkroom.api.convert import to_spec
+from darkroom.api.convert import Prepared, to_spec
 from darkroom.api.fetch import with_pictures
 from darkroom.api.infotext import fill
 from darkroom.api.models import Generated, Generation, Img2Img, Txt2Img
@@ -24,6 +24,7 @@ from darkroom.api.running import (
 )
 from darkroom.api.script_runs import run_script
 from darkroom.api.scripts import Chosen, check_always_on, choose_script
+from darkroom.api.upscaling import Workbench
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +59,10 @@ async def _generate(wire: Generation, request: Request, context: Context) -> Res
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     if chosen:
         return await _run_script(fetched, chosen, notes, request, context)
-    prepared = await to_thread.run_sync(
-        to_spec, fetched, options.snapshot(), settings, checkpoints, context.engine, limiter=limiter
-    )
+    try:
+        prepared = await while_connected(request, _prepare(fetched, context))
+    except ClientGoneError:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     prepared = replace(prepared, warnings=(*notes, *prepared.warnings))
     try:
         event = await run_job(request, context, prepared)
@@ -68,6 +70,20 @@ async def _generate(wire: Generation, request: Request, context: Context) -> Res
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     body = await to_thread.run_sync(answer, wire, prepared, event, settings, limiter=limiter)
     return Response(body, media_type="application/json", headers=job_headers(prepared, event.status.job_id))
+
+
+async def _prepare(wire: Generation, context: Context) -> Prepared:
+    """The job of a request. Where its start picture may have to be enlarged, the engine is waited for."""
+    options, engine = context.options.snapshot(), context.engine
+    bench = Workbench(engine, task_id=wire.task_id)
+    waits = isinstance(wire, Img2Img) and (options.upscaler_for_img2img or wire.override_settings)
+    limiter = context.waiters if waits else context.workers
+    try:
+        return await to_thread.run_sync(
+            to_spec, wire, options, context.settings, engine.checkpoints(), engine, bench, limiter=limiter
+        )
+    finally:
+        bench.drop()
 
 
 async def _run_script(

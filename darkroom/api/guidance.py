@@ -52,6 +52,8 @@ def choose_refiner(
     chosen = closest_checkpoint(checkpoints, "refiner_checkpoint", name)
     if chosen.traits.conditioning not in ("none", checkpoint.traits.conditioning):
         raise BadRequest("refiner_checkpoint", name, "a checkpoint that sees no more than the first one does")
+    if chosen.traits.latent_channels != checkpoint.traits.latent_channels:
+        raise BadRequest("refiner_checkpoint", name, "a checkpoint whose latents have as many channels")
     return Refiner(
         checkpoint=chosen.key,
         title=chosen.short_title,

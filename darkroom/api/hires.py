@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from darkroom.api.answers import UnknownUpscaler
 from darkroom.api.checkpoints import closest_checkpoint
+from darkroom.api.flow import settled_scheduler
 from darkroom.api.models import Generation, Txt2Img
 from darkroom.api.sampling import sampler_knobs, schedule_notes
 from darkroom.api.start import MIN_SIDE
 from darkroom.errors import BadRequest, LimitExceeded, UnknownName
 from darkroom.images.codecs import decode_base64, flatten, to_pixels
-from darkroom.images.upscale import BUILT_IN
 from darkroom.jobs.conversions import first_pass_size
-from darkroom.jobs.latent_modes import DEFAULT_LATENT_MODE, LATENT_MODES
+from darkroom.jobs.latent_modes import DEFAULT_LATENT_MODE
 from darkroom.jobs.spec import CheckpointInfo, Hires, Picture
 from darkroom.options.values import OptionValues
 from darkroom.sampling.names import (
@@ -107,50 +106,100 @@ def make_second(
         size, resize = first_pass_size(*first.size), first.size
     # A factor beyond the widest picture is too large for any.
     target = _limited(target_of(size, min(wire.hr_scale or 0, settings.max_width), resize), wire, settings)
-    other = _checkpoint(wire.hr_checkpoint_name, checkpoints)
-    checkpoint = other or first.checkpoint
+    chosen = _choose(wire, first, checkpoints)
+    schedule = _schedule_notes(wire, chosen, values)
+    return Second(
+        hires=_hires(wire, first, chosen, target, strength, values, settings),
+        checkpoint=chosen.checkpoint,
+        first_size=size,
+        extra={
+            "Denoising strength": strength,
+            **_named(wire, first, chosen),
+            "Hires schedule type": _told_schedule(schedule, first.names, values),
+            **_sized(wire, resize),
+        },
+        later=_later(wire, chosen.sampler, schedule, values),
+        texts=_told_prompts(first),
+        warnings=chosen.warnings,
+    )
+
+
+class _Chosen(NamedTuple):
+    """The names of the second pass resolved: a checkpoint of its own or None, a sampler, a schedule's label."""
+
+    checkpoint: CheckpointInfo | None
+    sampler: Sampler
+    scheduler: str
+    warnings: tuple[str, ...]
+
+
+def _choose(wire: Txt2Img, first: First, checkpoints: Sequence[CheckpointInfo]) -> _Chosen:
+    checkpoint = _checkpoint(wire.hr_checkpoint_name, checkpoints)
     sampler = _sampler(wire.hr_sampler_name) or first.names.sampler
     scheduler, known = _scheduler(wire.hr_scheduler, first.names.scheduler)
-    hires = Hires(
+    scheduler = settled_scheduler(sampler, scheduler, checkpoint or first.checkpoint)
+    warnings = () if known else (f"hr_scheduler {str(wire.hr_scheduler)[:80]!r} is unknown; {_PLAIN} was used",)
+    return _Chosen(checkpoint, sampler, scheduler, warnings)
+
+
+def _hires(
+    wire: Txt2Img,
+    first: First,
+    chosen: _Chosen,
+    target: Target,
+    strength: float,
+    values: OptionValues,
+    settings: Settings,
+) -> Hires:
+    """The pass itself; its networks are chosen with those of the first one."""
+    checkpoint = chosen.checkpoint or first.checkpoint
+    return Hires(
         checkpoint=checkpoint.key,
         traits=checkpoint.traits,
         size=target.size,
         crop=target.crop,
-        upscaler=_upscaler(wire.hr_upscaler),
+        upscaler=DEFAULT_LATENT_MODE if wire.hr_upscaler is None else wire.hr_upscaler,
         steps=_steps(wire.hr_second_pass_steps, settings) or first.steps,
         denoising_strength=strength,
-        sampler=sampler.name,
-        scheduler=scheduler,
+        sampler=chosen.sampler.name,
+        scheduler=chosen.scheduler,
         prompt=first.hires_prompts[0],
         negative_prompt=first.hires_prompts[1],
-        eta=sampler_knobs(wire, sampler, values)[0]["eta"],
+        eta=sampler_knobs(wire, chosen.sampler, values)[0]["eta"],
         extra_noise=values.img2img_extra_noise,
         # A1111: not where the second pass has a checkpoint of its own.
-        early_texts=values.hires_fix_use_firstpass_conds and other is None,
+        early_texts=values.hires_fix_use_firstpass_conds and chosen.checkpoint is None,
         picture=_picture(wire, values, settings),
     )
-    extra: dict[str, object] = {"Denoising strength": strength}
-    if other:
-        extra["Hires checkpoint"] = other.short_title
+
+
+def _schedule_notes(wire: Txt2Img, chosen: _Chosen, values: OptionValues) -> Mapping[str, object]:
+    """The entries about the schedule. A1111: an unknown one goes unmentioned."""
+    if chosen.warnings:
+        return {}
+    return schedule_notes(chosen.sampler, chosen.scheduler, values, wire.override_settings or {})
+
+
+def _named(wire: Txt2Img, first: First, chosen: _Chosen) -> dict[str, object]:
+    """The entries about the names that are the second pass's own; its prompts are told picture by picture."""
+    named: dict[str, object] = {}
+    if chosen.checkpoint:
+        named["Hires checkpoint"] = chosen.checkpoint.short_title
     if wire.hr_sampler_name is not None and wire.hr_sampler_name not in {SAME_SAMPLER, first.names.sampler.name}:
-        extra["Hires sampler"] = wire.hr_sampler_name
-    extra |= {"Hires prompt": None, "Hires negative prompt": None}
-    schedule = schedule_notes(sampler, scheduler, values, wire.override_settings or {}) if known else {}
-    extra["Hires schedule type"] = _told_schedule(schedule, first.names, values)
-    extra |= {"Hires upscale": wire.hr_scale} if resize == (0, 0) else {"Hires resize": f"{resize[0]}x{resize[1]}"}
-    if wire.hr_second_pass_steps:
-        extra["Hires steps"] = wire.hr_second_pass_steps
-    if wire.hr_upscaler is not None:
-        extra["Hires upscaler"] = wire.hr_upscaler
-    return Second(
-        hires=hires,
-        checkpoint=other,
-        first_size=size,
-        extra=extra,
-        later=_later(wire, sampler, schedule, values),
-        texts=_told_prompts(first),
-        warnings=() if known else (f"hr_scheduler {str(wire.hr_scheduler)[:80]!r} is unknown; {_PLAIN} was used",),
+        named["Hires sampler"] = wire.hr_sampler_name
+    return named | {"Hires prompt": None, "Hires negative prompt": None}
+
+
+def _sized(wire: Txt2Img, resize: Size) -> dict[str, object]:
+    """The entries about the way to the larger picture."""
+    sized: dict[str, object] = (
+        {"Hires upscale": wire.hr_scale} if resize == (0, 0) else {"Hires resize": f"{resize[0]}x{resize[1]}"}
     )
+    if wire.hr_second_pass_steps:
+        sized["Hires steps"] = wire.hr_second_pass_steps
+    if wire.hr_upscaler is not None:
+        sized["Hires upscaler"] = wire.hr_upscaler
+    return sized
 
 
 def target_of(size: Size, scale: float, resize: Size = (0, 0)) -> Target:
@@ -217,14 +266,6 @@ def _scheduler(name: str | None, same: str) -> tuple[str, bool]:
         return same, True
     found = find_scheduler(name or AUTOMATIC)
     return (found.label, True) if found else (_PLAIN, False)
-
-
-def _upscaler(name: str | None) -> str:
-    """A latent mode's name or an upscaler's. Networks that enlarge will be known here too."""
-    known = (*LATENT_MODES, *BUILT_IN)
-    if name is not None and name not in known:
-        raise UnknownUpscaler("hr_upscaler", name, known)
-    return DEFAULT_LATENT_MODE if name is None else name
 
 
 def _steps(given: int | None, settings: Settings) -> int:

@@ -8,7 +8,6 @@ from darkroom.api.soft_inpainting import TITLE as SOFT_INPAINTING
 from darkroom.prompt.grammar import cut_networks
 
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "restore_faces": (None, False),
     "override_settings_restore_afterwards": (None, True),
 }
 """The values that ask for nothing."""

@@ -5,9 +5,11 @@ from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
+from darkroom.api.addresses import address_of
 from darkroom.api.answers import refuse
-from darkroom.api.auth import Gate, address_of
+from darkroom.api.auth import Gate
 from darkroom.errors import Unauthorized
 
 router = APIRouter(tags=["server"])
@@ -45,10 +47,20 @@ async def login(request: Request, gate: Annotated[Gate, Depends(get_gate)]) -> J
     Where no password is set, every one is right.
     """
     if gate.is_closed:
-        fields = dict(parse_qsl((await request.body())[:_MAX_BYTES].decode("utf-8", "replace")))
+        fields = dict(parse_qsl((await _read(request)).decode("utf-8", "replace")))
         pair = f"{fields.get('username', '')}:{fields.get('password', '')}".encode()
         try:
             await gate.check_password(pair, address_of(request.scope))
         except Unauthorized as error:
             return refuse(400, error.code, "Incorrect credentials.")
     return JSONResponse({"success": True})
+
+
+async def _read(request: Request) -> bytes:
+    """The body, which anybody may send and nobody may make long. Raises HTTPException."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > _MAX_BYTES:
+            raise HTTPException(413, f"a form for a password has no more than {_MAX_BYTES} bytes")
+    return bytes(body)

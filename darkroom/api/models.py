@@ -103,7 +103,12 @@ class Generation(Wire):
         1, description="Batches made one after another, 1 and up; max_images bounds all pictures."
     )
     steps: Int | None = Field(50, description="Sampling steps: 1 to the setting max_steps.")
-    cfg_scale: Strength | None = Field(7.0, description="How strongly the prompt guides.")
+    cfg_scale: Strength | None = Field(
+        7.0, description="How strongly the prompt guides; for FLUX.1 checkpoints 1 if left out."
+    )
+    distilled_cfg_scale: Strength | None = Field(
+        3.5, exclude=True, description="How strongly FLUX.1 dev is told that the prompt guides. Forge's field."
+    )
     width: Int | None = Field(
         512, description="Pixels, up to the setting max_width; the checkpoint's native size if left out."
     )

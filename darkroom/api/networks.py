@@ -14,7 +14,16 @@ from fastapi import APIRouter
 from darkroom.api.checkpoints import choose_checkpoint
 from darkroom.api.context import Shared
 from darkroom.api.models import Generation, Img2Img
-from darkroom.jobs.networks import AdapterInfo, EmbeddingInfo, HypernetworkInfo, VaeInfo
+from darkroom.errors import BadRequest
+from darkroom.jobs.block_weights import BlockWeights, read_block_weights
+from darkroom.jobs.networks import (
+    AdapterInfo,
+    EmbeddingInfo,
+    FaceRestorerInfo,
+    HypernetworkInfo,
+    UpscalerInfo,
+    VaeInfo,
+)
 from darkroom.jobs.spec import Adapter, CheckpointInfo, Emphasis, VaeFallback
 from darkroom.options.values import OptionValues
 from darkroom.prompt import composition
@@ -39,6 +48,9 @@ class Shelf(Protocol):
     def vae_hash(self, name: str) -> str | None: ...
     def hypernetworks(self) -> Sequence[HypernetworkInfo]: ...
     def embeddings(self) -> Sequence[EmbeddingInfo]: ...
+    def upscalers(self) -> Sequence[UpscalerInfo]: ...
+    def find_upscaler(self, name: str) -> UpscalerInfo | None: ...
+    def face_restorers(self) -> Sequence[FaceRestorerInfo]: ...
     def find_embeddings(
         self, width: int | None, texts: Sequence[str], emphasis: Emphasis, comma_backtrack: int
     ) -> Sequence[EmbeddingInfo]: ...
@@ -57,6 +69,8 @@ class _Strengths(NamedTuple):
     text: float
     unet: float
     rank: int | None
+    blocks: BlockWeights = ()
+    warning: str = ""
 
 
 def with_default_networks(prompt: str, values: OptionValues, shelf: Shelf) -> str:
@@ -108,13 +122,22 @@ def adapters_of(prompt: str, values: OptionValues, shelf: Shelf, *, disabled: bo
     hashes = ((name.replace(":", "").replace(",", ""), shelf.adapter_hash(info.name)) for name, info in known)
     return ChosenAdapters(
         adapters=tuple(
-            Adapter(name=info.name, unet=last[name].unet, text=last[name].text, rank=last[name].rank)
+            Adapter(
+                name=info.name,
+                unet=last[name].unet,
+                text=last[name].text,
+                rank=last[name].rank,
+                blocks=last[name].blocks,
+            )
             for name, info in known
         ),
         hashes={name: digits for name, digits in hashes if name and digits}
         if values.lora_add_hashes_to_infotext
         else {},
-        warnings=tuple(f"Lora not found: {name[:80]}" for name, info in found.items() if info is None),
+        warnings=(
+            *(f"Lora not found: {name[:80]}" for name, info in found.items() if info is None),
+            *(one.warning for one in last.values() if one.warning),
+        ),
     )
 
 
@@ -132,14 +155,24 @@ def _name(tag: NetworkTag) -> str:
 
 
 def _strengths(tag: NetworkTag) -> _Strengths:
-    """Text encoder's and UNet's strength and the rank of `<lora:name:te:unet:dyn>`; names beat places. Raises
-    ValueError.
+    """Text encoder's and UNet's strength and the rank of `<lora:name:te:unet:dyn>`, and the blocks of a further `lbw=`;
+    names beat places. Raises ValueError.
     """
     places, named = dict(enumerate(tag.positional)), tag.named
     text = _number(named.get("te", places.get(1, "1")))
     unet = _number(named.get("unet", places.get(2, text)))
     rank = named.get("dyn", places.get(3))
-    return _Strengths(text, unet, None if rank is None else int(rank))
+    return _Strengths(text, unet, None if rank is None else int(rank), *_blocks(named.get("lbw", "")))
+
+
+def _blocks(text: str) -> tuple[BlockWeights, str]:
+    """The strengths by blocks of `lbw=...`, and a warning where they cannot be read: then all blocks count alike."""
+    if not text:
+        return (), ""
+    try:
+        return read_block_weights(text), ""
+    except BadRequest as error:
+        return (), f"{error}; the adapter was used in all blocks alike"
 
 
 def _number(text: str | float) -> float:
@@ -161,17 +194,20 @@ def embedding_notes(
     """The generation text's entry for the embeddings in both prompts of the first pass.
 
     A1111: each text that is encoded puts its embeddings before those found so far, the negative prompt being first; so
-    one that stands in several texts is told several times. The old emphasis tells of none.
+    one that stands in several texts is told several times, and by each of SDXL's two text encoders. The old emphasis
+    tells of none.
     """
     silent = values.use_old_emphasis_implementation or not values.textual_inversion_add_hashes_to_infotext
     if silent or not shelf.embeddings():
         return {}
     parts = [part.text for part in composition.split(cut_networks(prompt)[0])]
+    encoders = 2 if checkpoint.traits.family == "sdxl" else 1
     told: list[str] = []
     for text in (negative, *dict.fromkeys(parts)):
         texts = tuple(dict.fromkeys(entry.text for entry in schedule(text, timeline)))
         used = shelf.find_embeddings(checkpoint.text_width, texts, values.emphasis, values.comma_padding_backtrack)
-        told = [f"{_plain(info.name)}: {info.short_hash}" for info in used] + told
+        named = [f"{_plain(info.name)}: {info.short_hash}" for info in used]
+        told = named * encoders + told
     return {"TI hashes": ", ".join(told)} if told else {}
 
 
@@ -341,4 +377,4 @@ def get_embeddings(context: Shared) -> dict[str, dict[str, Any]]:
 @router.post("/refresh-embeddings", operation_id="refresh_embeddings_sdapi_v1_refresh_embeddings_post")
 def refresh(context: Shared) -> None:
     """Look at the models folder again."""
-    context.engine.refresh()
+    context.engine.refresh(hidden=context.options.snapshot().list_hidden_files)

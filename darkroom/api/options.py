@@ -33,7 +33,8 @@ async def set_options(given: Annotated[Object, Body()], context: Shared, respons
     changes = {name: value for name, value in given.items() if name in TABLE and not TABLE[name].fixed}
     ignored = [name for name, value in given.items() if has_no_effect(name, value, shown)]
     insist(context.settings, ignored)
-    shown.merged(changes)  # what is wrong is refused before anything is loaded
+    wanted = shown.merged(changes)  # what is wrong is refused before anything is loaded
+    _check_frozen(context, shown, wanted)
     if changes.get("sd_model_checkpoint") is not None:
         changes["sd_model_checkpoint"] = await _load(context, changes["sd_model_checkpoint"], shown)
     await to_thread.run_sync(context.options.update, changes)
@@ -50,6 +51,16 @@ def _shown(context: Context) -> OptionValues:
         return values
     checkpoint = choose_checkpoint(checkpoints, values.sd_model_checkpoint)
     return values.merged({"sd_model_checkpoint": checkpoint.title, "sd_checkpoint_hash": checkpoint.sha256 or ""})
+
+
+def _check_frozen(context: Context, shown: OptionValues, wanted: OptionValues) -> None:
+    """Raises Frozen, UnknownCheckpoint. The checkpoint in use is no change under any of its names."""
+    freezing, name = context.settings.freezing, wanted.sd_model_checkpoint
+    if name is not None and name != shown.sd_model_checkpoint:
+        title = get_checkpoint(context.engine.checkpoints(), name).title
+        wanted = wanted.merged({"sd_model_checkpoint": title})
+    freezing.check(shown, wanted)
+    freezing.check_saving()
 
 
 async def _load(context: Context, name: object, shown: OptionValues) -> str:

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from darkroom.api.chores import progress_of
 from darkroom.api.context import Context, Series, Shared
 from darkroom.api.results import timestamp
 from darkroom.coerce import Bool
 from darkroom.engine.client import JobStatus
+from darkroom.jobs.retouching import RetouchSpec
 
 router = APIRouter(prefix="/sdapi/v1", tags=["progress"])
 
@@ -25,6 +27,8 @@ async def progress(
     running, queued = context.running(), context.queued()
     current = next(iter((*running, *queued)), None)
     series = context.find_series(current)
+    if current is None and series is None and context.chores.running:
+        return progress_of(context.chores.running[0], _HEAD_START)
     fraction = _HEAD_START + series_share(series, running) if series else _fraction(current)
     return {
         "progress": min(fraction, 1.0),
@@ -40,6 +44,8 @@ def interrupt(context: Shared) -> dict[str, Any]:
     """Stop the running jobs, or the first that waits; each answers with the pictures it has."""
     context.controls.interrupted = True
     context.controls.stops += 1
+    for chore in context.chores.present:
+        chore.stop.set()
     for job in context.running() or context.queued()[:1]:
         context.engine.interrupt(job.job_id)
     return {}
@@ -89,6 +95,8 @@ def _state(context: Context, job: JobStatus | None) -> dict[str, Any]:
 def _name(job: JobStatus | None) -> str:
     if job is None:
         return ""
+    if isinstance(job.spec, RetouchSpec):
+        return job.spec.title
     if job.spec.n_iter > 1:
         return f"Batch {job.iteration + 1} out of {job.spec.n_iter}"
     return f"scripts_{job.spec.kind}"

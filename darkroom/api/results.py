@@ -13,7 +13,7 @@ from darkroom.api.convert import Prepared
 from darkroom.api.models import Generation, Img2Img
 from darkroom.api.saving import save_all
 from darkroom.api.shots import Shot
-from darkroom.engine.client import Event, JobStatus
+from darkroom.engine.client import Event, Finished, JobStatus
 from darkroom.images import grid
 from darkroom.images.codecs import Format, Pixels, encode, fitting, to_base64
 from darkroom.jobs.infotext import TEXT_ONLY, VERSION, Shown, write
@@ -32,7 +32,22 @@ def with_notes(prepared: Prepared, event: Event) -> Prepared:
 def finish(prepared: Prepared, event: Event) -> list[Shot]:
     """The job's pictures in order, with what the mask kept pasted back."""
     ordered = sorted(event.pictures, key=lambda done: done.index)
-    return [shot for done in ordered for shot in _shots(prepared, done.picture, done.index)]
+    return [
+        shot for done in ordered for shot in (*_asides(prepared, done), *_shots(prepared, done.picture, done.index))
+    ]
+
+
+def _asides(prepared: Prepared, done: Finished) -> Iterator[Shot]:
+    """Pictures that were made on the way."""
+    for suffix, picture in done.asides:
+        yield Shot(
+            picture=picture,
+            text=describe(prepared, done.index),
+            seed=prepared.spec.seeds[done.index],
+            place=done.index,
+            suffix=suffix,
+            returned=False,
+        )
 
 
 def _shots(prepared: Prepared, picture: Pixels, index: int) -> Iterator[Shot]:
@@ -137,8 +152,8 @@ def info(
         "cfg_scale": spec.cfg_scale,
         "steps": spec.steps,
         "batch_size": spec.batch_size,
-        "restore_faces": False,
-        "face_restoration_model": None,
+        "restore_faces": spec.faces is not None,
+        "face_restoration_model": spec.faces.restorer if spec.faces else None,
         "sd_model_name": checkpoint.base,
         "sd_model_hash": checkpoint.short_hash,
         "sd_vae_name": spec.vae or None,
@@ -152,7 +167,7 @@ def info(
         "styles": wire.styles or [],
         "job_timestamp": timestamp(status),
         "clip_skip": spec.clip_skip,
-        "is_using_inpainting_conditioning": spec.traits.conditioning == "inpaint",
+        "is_using_inpainting_conditioning": spec.weighs_mask,
         "version": VERSION,
     }
     return json.dumps(document)

@@ -9,7 +9,9 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
+from inspect import GEN_RUNNING, getgeneratorstate
 from pathlib import Path
 
 from anyio import to_thread
@@ -17,18 +19,20 @@ from fastapi import Request
 
 from darkroom.api.context import Context, Series
 from darkroom.api.convert import Prepared, to_spec
+from darkroom.api.descriptions import describe as describe_picture
 from darkroom.api.models import Generation
 from darkroom.api.results import describe, encode_shot, finish, info, parameters, with_notes
 from darkroom.api.running import finish_job, submit, while_connected
 from darkroom.api.saving import save_all
 from darkroom.api.scripts import Chosen
 from darkroom.api.shots import Shot
+from darkroom.api.upscaling import Workbench
 from darkroom.engine.client import Event
 from darkroom.errors import DarkroomError, LimitExceeded
 from darkroom.images.captions import Ink
 from darkroom.images.codecs import to_base64
 from darkroom.options.values import OptionValues
-from darkroom.scripts.plan import Ask, Made, Outcome, Plan, Result, Setting
+from darkroom.scripts.plan import MAX_GRID_PIXELS, Ask, Made, Outcome, Plan, Result, Setting
 
 _FONT = "font_roboto"
 """The package whose font captions are drawn with; Pillow's own font if it is not installed."""
@@ -60,6 +64,7 @@ class _Run:
     context: Context
     wire: Generation
     options: OptionValues
+    bench: Workbench
     stops: int
     series: Series
     pictures: int = 0
@@ -76,27 +81,36 @@ async def run_script(request: Request, context: Context, wire: Generation, chose
     """Run a script to its end. Raises ClientGoneError, and whatever its requests are refused with."""
     options = context.options.snapshot()
     plain = wire.model_copy(update={"script_name": None, "script_args": []})
-    plan = chosen.script.plan(plain, chosen.arguments, _setting(context, chosen, options))
+    bench = Workbench(context.engine, task_id=wire.task_id)
+    plan = chosen.script.plan(plain, chosen.arguments, _setting(context, chosen, options, bench))
     if not context.running():
         context.controls.begin()
     series = Series(task_id=wire.task_id, began=time.time())
-    run = _Run(context=context, wire=wire, options=options, stops=context.controls.stops, series=series)
+    run = _Run(context=context, wire=wire, options=options, bench=bench, stops=context.controls.stops, series=series)
     context.series.append(series)
     try:
         return await while_connected(request, _drive(run, plan))
     finally:
+        bench.drop()
         context.series.remove(series)
 
 
-def _setting(context: Context, chosen: Chosen, options: OptionValues) -> Setting:
+def _setting(context: Context, chosen: Chosen, options: OptionValues, bench: Workbench) -> Setting:
     return Setting(
         lists=chosen.lists,
-        ink=Ink(font=_find_font(), background=options.grid_background_color),
+        ink=Ink(
+            font=_find_font(),
+            active=options.grid_text_active_color,
+            inactive=options.grid_text_inactive_color,
+            background=options.grid_background_color,
+        ),
         background=options.img2img_background_color,
         grid_background=options.grid_background_color,
         return_grid=options.return_grid,
         max_images=context.settings.max_images,
         max_pixels=context.settings.max_image_pixels,
+        find_upscaler=partial(bench.find, options),
+        max_grid_pixels=min(options.img_max_size_mp * 1_000_000, MAX_GRID_PIXELS),
     )
 
 
@@ -112,12 +126,14 @@ async def _drive(run: _Run, plan: Plan) -> ScriptAnswer:
     """Advance the plan until it gives its result."""
     limiter = run.context.workers
     try:
-        asks, result = await to_thread.run_sync(_advance, plan, None, limiter=limiter)
+        asks, result = await to_thread.run_sync(_advance, plan, None, limiter=run.context.waiters)
         while result is None:
             outcomes = await _answer(run, asks)
             asks, result = await to_thread.run_sync(_advance, plan, outcomes, limiter=limiter)
     finally:
-        plan.close()
+        # Its thread may still wait for an upscaler that nobody wants any more.
+        if getgeneratorstate(plan) != GEN_RUNNING:
+            plan.close()
     if run.failure and not result.cells:
         raise run.failure
     return await to_thread.run_sync(_make_answer, run, result, limiter=limiter)
@@ -135,6 +151,7 @@ def _advance(plan: Plan, outcomes: Sequence[Outcome] | None) -> tuple[Sequence[A
 async def _answer(run: _Run, asks: Sequence[Ask]) -> list[Outcome]:
     """Answer requests together, as many at once as one batch may hold; after an interrupt with nothing."""
     limiter = run.context.workers
+    asks = [await _with_description(run, ask) for ask in asks]
     prepared = [await to_thread.run_sync(_prepare, run, ask, limiter=limiter) for ask in asks]
     together = max(run.context.settings.max_batch_size // max(run.wire.batch_size or 1, 1), 1)
     room = asyncio.Semaphore(together)
@@ -153,6 +170,17 @@ async def _answer(run: _Run, asks: Sequence[Ask]) -> list[Outcome]:
     return [done.outcome if done else Outcome() for done in found]
 
 
+async def _with_description(run: _Run, ask: Ask) -> Ask:
+    """The request with what a network says of a picture behind its prompt, where that is wanted."""
+    if ask.described is None or run.stopped:
+        return ask
+    describer, picture = ask.described
+    caption, found = await describe_picture(picture, describer, run.context)
+    run.warnings |= dict.fromkeys(found.warnings)
+    prompt = ", ".join([*([ask.request.prompt] if ask.request.prompt else []), caption])
+    return replace(ask, request=ask.request.model_copy(update={"prompt": prompt}))
+
+
 def _first_of(errors: BaseExceptionGroup[DarkroomError]) -> DarkroomError:
     """The first of the errors of a group, which may hold groups itself."""
     first = errors.exceptions[0]
@@ -161,7 +189,7 @@ def _first_of(errors: BaseExceptionGroup[DarkroomError]) -> DarkroomError:
 
 def _convert(run: _Run, wire: Generation) -> Prepared:
     context = run.context
-    return to_spec(wire, run.options, context.settings, context.engine.checkpoints(), context.engine)
+    return to_spec(wire, run.options, context.settings, context.engine.checkpoints(), context.engine, run.bench)
 
 
 def _prepare(run: _Run, ask: Ask) -> Prepared | None:

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 
 from darkroom.api.context import Context, Shared
 from darkroom.api.models import Generation, Img2Img
-from darkroom.images.upscale import BUILT_IN as UPSCALERS
+from darkroom.api.upscaling import upscaler_names
 from darkroom.jobs.latent_modes import LATENT_MODES
 from darkroom.prompt.styles import load
 from darkroom.sampling.names import SAMPLERS, SCHEDULERS
@@ -52,7 +52,7 @@ def lists_of(context: Context, tab: Tab) -> Lists:
         checkpoints=[info.title for info in context.engine.checkpoints()],
         samplers=[sampler.name for sampler in SAMPLERS],
         schedulers=[scheduler.label for scheduler in SCHEDULERS],
-        upscalers=UPSCALERS,
+        upscalers=upscaler_names(context.engine, context.options.snapshot()),
         vaes=[info.name for info in context.engine.autoencoders()],
         styles=[style.name for style in load(context.settings.style_files)],
         latent_modes=tuple(LATENT_MODES),

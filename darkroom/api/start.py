@@ -19,7 +19,7 @@ from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images import files, masks
 from darkroom.images.codecs import decode_base64, encode_image, flatten, to_pixels
 from darkroom.images.overlay import Finishing, make_overlay, widen
-from darkroom.images.upscale import RESAMPLERS, Enlarge
+from darkroom.images.upscale import Enlarge
 from darkroom.jobs.spec import InitImage, SoftInpainting
 from darkroom.options.values import OptionValues
 from darkroom.settings import Settings
@@ -73,6 +73,7 @@ class _Plan:
     settings: Settings
     size: tuple[int, int]
     soft: SoftInpainting | None
+    enlarge: Enlarge | None
 
     @property
     def mode(self) -> int:
@@ -83,26 +84,26 @@ class _Plan:
         """Whether a mask has only two levels in the end."""
         return bool(self.wire.mask_round) and self.soft is None
 
-    @property
-    def enlarge(self) -> Enlarge | None:
-        """The upscaler of pictures that grow. A1111: an unknown one is none."""
-        return RESAMPLERS.get(self.options.upscaler_for_img2img or "")
-
     def fitted(self, picture: Image.Image, mode: int) -> Image.Image:
         """The picture at the job's size."""
         return masks.resize(picture, mode, *self.size, self.enlarge)
 
 
 def make_start(
-    wire: Img2Img, options: OptionValues, size: tuple[int, int], batch_size: int, settings: Settings
+    wire: Img2Img,
+    options: OptionValues,
+    size: tuple[int, int],
+    batch_size: int,
+    settings: Settings,
+    enlarge: Enlarge | None = None,
 ) -> Start:
-    """Decode and prepare everything. `size` is (width, height).
+    """Decode and prepare everything. `size` is (width, height); `enlarge` is the upscaler of pictures that grow.
 
     Raises BadImage, BadRequest, InitImageError; OSError where a picture is to be kept and cannot be.
     """
     sources = _decode_sources(wire, batch_size, settings.max_image_pixels)
     soft, extra = soft_inpainting(wire)
-    plan = _Plan(wire=wire, options=options, settings=settings, size=size, soft=soft)
+    plan = _Plan(wire=wire, options=options, settings=settings, size=size, soft=soft, enlarge=enlarge)
     extra["Denoising strength"] = wire.denoising_strength
     mask = _prepare_mask(plan, extra) if wire.mask is not None else None
     whole = [_fit_whole(plan, flatten(source, options.img2img_background_color), mask) for source in sources]

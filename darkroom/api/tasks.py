@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
+from darkroom.api.chores import task_of
 from darkroom.api.context import Context, Shared
 from darkroom.api.models import Wire
 from darkroom.api.progress import series_share
@@ -40,7 +41,8 @@ def task_name(job: JobStatus) -> str:
 def pending_tasks(context: Shared) -> dict[str, Any]:
     """The tasks that wait or run, in order of submission."""
     jobs = [task_name(job) for job in (*context.running(), *context.queued())]
-    names = list(dict.fromkeys([*(series.task_id for series in context.series if series.task_id), *jobs]))
+    chores = [chore.task_id for chore in context.chores.present]
+    names = list(dict.fromkeys([*(series.task_id for series in context.series if series.task_id), *jobs, *chores]))
     return {"size": len(names), "tasks": names}
 
 
@@ -50,6 +52,8 @@ async def progress(wire: TaskQuestion, context: Shared) -> dict[str, Any]:
     running = context.running()
     job = _find(running, wire.id_task)
     series = next((one for one in context.series if wire.id_task and one.task_id == wire.id_task), None)
+    if job is None and series is None and (chore := context.chores.find(wire.id_task)):
+        return task_of(chore)
     if job is None and series is None:
         return _not_running(context, wire.id_task)
     fraction = series_share(series, running) if series else job.fraction if job else 0.0
@@ -76,10 +80,11 @@ def _not_running(context: Context, name: str | None) -> dict[str, Any]:
     queued = context.queued()
     waiting = _find(queued, name)
     ended = [job for job in context.engine.jobs() if job.ended_at is not None]
+    completed = _find(ended[-_REMEMBERED:], name) is not None or name in context.chores.ended
     return {
         "active": False,
         "queued": waiting is not None,
-        "completed": waiting is None and _find(ended[-_REMEMBERED:], name) is not None,
+        "completed": waiting is None and completed,
         "progress": None,
         "eta": None,
         "live_preview": None,

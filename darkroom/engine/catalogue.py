@@ -2,6 +2,7 @@
 nothing. No torch here.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
@@ -9,8 +10,9 @@ from typing import get_args
 from darkroom.engine.small_networks import SmallNetworks
 from darkroom.errors import UnknownName
 from darkroom.jobs.spec import CheckpointInfo, Family, Traits
-from darkroom.nets.catalog import Catalog, CheckpointFile, embedded
-from darkroom.sampling.options import Training
+from darkroom.nets.catalog import Catalog, CheckpointFile, embedded, identity
+from darkroom.nets.conversion import Copies
+from darkroom.sampling.options import Flow, Training
 from darkroom.settings import Settings
 
 _FAMILIES: Mapping[str, Family] = {name: name for name in get_args(Family)}
@@ -20,8 +22,17 @@ class Catalogue:
     """The checkpoints that the settings' folders hold; the embedded model only where they hold none. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
-        cache = settings.data_dir / "hashes.json"
-        self._catalog = Catalog([settings.checkpoint_dir], cache=cache, fallback=embedded())
+        self._hashing = not settings.no_hashing
+        self._hidden = True
+        self.copies = Copies(settings.converted_dir, int(settings.converted_gb * 1e9), self._digest)
+        self._catalog = Catalog(
+            settings.checkpoint_folders,
+            first=settings.ckpt,
+            fallback=embedded(),
+            cache=settings.data_dir / "hashes.json",
+            copies=self.copies,
+            hashing=self._hashing,
+        )
         self._catalog.refresh()
         self.small = SmallNetworks(settings)
 
@@ -37,14 +48,21 @@ class Catalogue:
                 return info
         raise UnknownName("checkpoint", key, [info.key for info in known])
 
-    def refresh(self) -> None:
-        """Look at the folders again."""
-        self._catalog.refresh()
-        self.small.refresh()
+    def refresh(self, *, hidden: bool | None = None) -> None:
+        """Look at the folders again, in those whose names begin with a dot or not; None: as last time."""
+        self._hidden = self._hidden if hidden is None else hidden
+        self._catalog.refresh(hidden=self._hidden)
+        self.small.refresh(hidden=self._hidden)
 
     def sha256(self, filename: str, stopped: Callable[[], bool] = lambda: False) -> str:
         """A file's hash, computed here and now if it is not known. Raises BadModelFile, also on a stop."""
         return self._catalog.sha256(filename, stopped)
+
+    def _digest(self, path: Path) -> str:
+        """What names a file's content: its hash or, where none are computed, a hash of its place, size and time."""
+        if self._hashing:
+            return self.sha256(str(path))
+        return hashlib.sha256(identity(path).encode()).hexdigest()
 
     def remember(self, path: Path, sha256: str) -> None:
         """Take over the hash of a checkpoint that was just written. Raises OSError if it is gone."""
@@ -79,5 +97,19 @@ def _traits(file: CheckpointFile) -> Traits:
         end=file.settings.linear_end,
         timesteps=file.settings.timesteps,
         sdxl=family in ("sdxl", "refiner"),
+        flow=_flow(family, file),
     )
-    return Traits(family=family, conditioning=file.conditioning, training=training)
+    return Traits(
+        family=family, conditioning=file.conditioning, training=training, latent_channels=16 if training.flow else 4
+    )
+
+
+def _flow(family: Family, file: CheckpointFile) -> Flow | None:
+    """The flow matching that a family was trained with. Of FLUX.1, only what is guided has its times shifted."""
+    match family:
+        case "sd3":
+            return Flow(shift=3.0)
+        case "flux":
+            return Flow(shift=None if file.guided else 1.0)
+        case _:
+            return None

@@ -7,11 +7,22 @@ The engine in this process and an engine elsewhere offer the same protocol.
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from threading import Event as Flag
 from typing import Literal, Protocol
 
 from darkroom.errors import DarkroomError
-from darkroom.jobs.networks import AdapterInfo, EmbeddingInfo, HypernetworkInfo, VaeInfo
-from darkroom.jobs.spec import CheckpointInfo, Emphasis, JobSpec, Picture
+from darkroom.jobs.describing import Description, InTags, InWords
+from darkroom.jobs.merging import MergeOrder, Report
+from darkroom.jobs.networks import (
+    AdapterInfo,
+    EmbeddingInfo,
+    FaceRestorerInfo,
+    HypernetworkInfo,
+    UpscalerInfo,
+    VaeInfo,
+)
+from darkroom.jobs.retouching import Spec
+from darkroom.jobs.spec import CheckpointInfo, Emphasis, Picture
 
 State = Literal["queued", "running", "done", "interrupted", "failed", "cancelled"]
 FINAL: frozenset[State] = frozenset({"done", "interrupted", "failed", "cancelled"})
@@ -37,12 +48,14 @@ class Preview:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """One picture of a job: its place in the job (`0 .. batch_size * n_iter - 1`), its pixels, and the entries of its
-    generation text that turned out while it was made, with values as JSON has them.
+    generation text that turned out while it was made, with values as JSON has them. `asides` are pictures made on the
+    way that are to be saved, each with the suffix of its file.
     """
 
     index: int
     picture: Picture
     notes: tuple[tuple[str, object], ...] = ()
+    asides: tuple[tuple[str, Picture], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +65,7 @@ class JobStatus:
     """
 
     job_id: str
-    spec: JobSpec
+    spec: Spec
     state: State
     submitted_at: float
     started_at: float | None = None
@@ -95,7 +108,7 @@ class DeviceMemory:
 class Engine(Protocol):
     """Hosts jobs. Every method may be called from any thread or event loop and returns at once, unless it is async."""
 
-    def submit(self, spec: JobSpec) -> str:
+    def submit(self, spec: Spec) -> str:
         """Accept a job and give its id. Raises Busy when the queue is full, UnknownName for a checkpoint that is
         gone.
         """
@@ -124,8 +137,10 @@ class Engine(Protocol):
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         """What can be loaded, the embedded model only if there is nothing else."""
 
-    def refresh(self) -> None:
-        """Look at the models folder again."""
+    def refresh(self, *, hidden: bool | None = None) -> None:
+        """Look at the models folder again: from now on in folders whose names begin with a dot or not; None: as last
+        time.
+        """
 
     def adapters(self) -> Sequence[AdapterInfo]:
         """The LoRA family's files."""
@@ -145,6 +160,15 @@ class Engine(Protocol):
     def hypernetworks(self) -> Sequence[HypernetworkInfo]:
         """The hypernetworks."""
 
+    def upscalers(self) -> Sequence[UpscalerInfo]:
+        """The upscalers that need a network, by name, those without a file too."""
+
+    def find_upscaler(self, name: str) -> UpscalerInfo | None:
+        """The upscaler of a name, also if its file is new."""
+
+    def face_restorers(self) -> Sequence[FaceRestorerInfo]:
+        """The face restorers by name, those without a file too."""
+
     def embeddings(self) -> Sequence[EmbeddingInfo]:
         """The textual-inversion embeddings, whether or not they fit a checkpoint."""
 
@@ -152,6 +176,15 @@ class Engine(Protocol):
         self, width: int | None, texts: Sequence[str], emphasis: Emphasis, comma_backtrack: int
     ) -> Sequence[EmbeddingInfo]:
         """The embeddings of a width (None: of any) that stand in texts encoded together, in order, each once."""
+
+    async def merge(self, order: MergeOrder, report: Report, stop: Flag) -> CheckpointInfo:
+        """Make a new checkpoint, beside the jobs. `report` is called from another thread; `stop` ends it early.
+
+        Raises BadRequest for what cannot be merged so, and what kept the file from being written.
+        """
+
+    async def describe(self, picture: Picture, question: InWords | InTags) -> Description:
+        """Say what is in a picture. Raises MissingNetwork where the network for it has no file, BadModelFile."""
 
     async def unload(self) -> None:
         """Drop the loaded models; jobs that need one load it again."""

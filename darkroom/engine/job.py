@@ -10,7 +10,8 @@ from threading import Lock
 from darkroom.engine.client import FINAL, Event, Finished, JobStatus, State
 from darkroom.engine.lane import Lane
 from darkroom.errors import DarkroomError
-from darkroom.jobs.spec import JobSpec, Picture
+from darkroom.jobs.retouching import Spec
+from darkroom.jobs.spec import Picture
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class Job:
     The device thread publishes events; other threads read `status`, which is replaced whole, and subscribe.
     """
 
-    def __init__(self, job_id: str, spec: JobSpec) -> None:
+    def __init__(self, job_id: str, spec: Spec) -> None:
         self.spec = spec
         self.status = JobStatus(job_id=job_id, spec=spec, state="queued", submitted_at=time.time())
         self.lanes: list[Lane] = []
@@ -63,8 +64,9 @@ class Job:
         """Take over the pictures of finished lanes; True when the whole iteration is finished."""
         for lane in self.lanes:
             if lane.picture is not None:
-                notes = tuple(lane.notes.items())
-                self.pictures[lane.index] = Finished(index=lane.index, picture=lane.picture, notes=notes)
+                notes, asides = tuple(lane.notes.items()), tuple(lane.asides.items())
+                done = Finished(index=lane.index, picture=lane.picture, notes=notes, asides=asides)
+                self.pictures[lane.index] = done
         return all(lane.picture is not None for lane in self.lanes)
 
     def last_finished(self) -> list[Picture]:

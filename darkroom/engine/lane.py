@@ -10,16 +10,21 @@ from torch import Tensor
 from darkroom.engine.client import PreviewContent
 from darkroom.jobs.ops import (
     Answer,
+    Aside,
     Decode,
     Denoise,
     EncodeImage,
     EncodeText,
+    EnlargeTile,
     EstimateDepth,
+    ForPicture,
     Interrupted,
     Note,
     Op,
     Program,
     Question,
+    RestoreFace,
+    RestoreFaces,
     Upscale,
 )
 from darkroom.jobs.spec import Model, Picture
@@ -28,13 +33,14 @@ from darkroom.jobs.spec import Model, Picture
 class Lane:
     """One running program. `op` is the question it waits for; once `op` is None, `picture` is its result.
 
-    An interrupt takes effect at the next Denoise, so there is always a latent to make a picture of; text and pictures
-    being encoded are let through. `notes` are the entries for the generation text that turned out so far.
+    An interrupt takes effect at the next Denoise, so there is always a latent to make a picture of, or at the next
+    piece of a picture that is enlarged; text and pictures being encoded are let through. `notes` are the entries for
+    the generation text that turned out so far, `asides` the pictures made on the way, by the suffix of their files.
     """
 
     __slots__ = (
-        "_interrupted", "_program", "_seen", "arrival", "index", "notes", "op", "part", "picture", "served_s", "step",
-        "steps",
+        "_interrupted", "_program", "_seen", "arrival", "asides", "index", "notes", "op", "part", "picture", "served_s",
+        "step", "steps",
     )  # fmt: skip
 
     def __init__(self, program: Program, *, index: int, arrival: int, served_s: float) -> None:
@@ -48,6 +54,7 @@ class Lane:
         self.steps = 0
         self._seen: tuple[Denoise, Sequence[Tensor]] | None = None
         self.notes: dict[str, object] = {}
+        self.asides: dict[str, Picture] = {}
         self.picture: Picture | None = None
         self.op: Question | None = None
         self._resume(None)
@@ -93,21 +100,26 @@ class Lane:
 
     def _throw_if_due(self) -> None:
         # A program answers a throw with its next question, which could be another sampling pass: hence the loop.
-        while self._interrupted and isinstance(self.op, Denoise):
+        while self._interrupted and isinstance(self.op, Denoise | EnlargeTile):
             try:
                 self._take(self._program.throw(Interrupted()))
             except StopIteration as end:
                 self._finish(end.value)
 
     def _take(self, op: Op) -> None:
-        while isinstance(op, Note):
-            self.notes[op.key] = op.value
+        while isinstance(op, Note | Aside):
+            if isinstance(op, Note):
+                self.notes[op.key] = op.value
+            else:
+                self.asides[op.suffix] = op.picture
             op = self._program.send(None)
         self.op = op
         if isinstance(op, Denoise):
             # A sampler that chooses its steps looks ahead and may come back.
-            seen = self.step if op.part == self.part else 0
+            seen = self.step if op.part == self.part and self._seen else 0
             self.part, self.step, self.steps = op.part, max(op.step, seen), op.steps
+        elif isinstance(op, ForPicture) and self._seen is None:
+            self.step, self.steps = op.step, op.steps  # there is nothing else that it could be a part of
 
     def _finish(self, picture: Picture) -> None:
         self.op = None
@@ -119,8 +131,8 @@ def batch_key(op: Question) -> Hashable:
     """Questions with equal keys can be answered by one forward pass."""
     match op:
         case Denoise(model=model, rows=rows):
-            lengths = {len(row.cond.context) for row in rows}
-            return "denoise", _without_vae(model), tuple(rows[0].x.shape), tuple(sorted(lengths))
+            texts = {row.cond.shape for row in rows}
+            return "denoise", _without_vae(model), tuple(rows[0].x.shape), tuple(sorted(texts))
         case Decode(model=model, latent=latent):
             return "decode", _vae_alone(model), tuple(latent.shape)
         case EncodeImage(model=model, picture=picture, scaled=scaled):
@@ -129,13 +141,25 @@ def batch_key(op: Question) -> Hashable:
             return "estimate depth", model, tuple(picture.shape)
         case EncodeText(model=model):
             return "encode text", model
+        case Upscale() | RestoreFaces() | EnlargeTile() | RestoreFace():
+            return _picture_key(op)
+
+
+def _picture_key(op: Upscale | RestoreFaces | EnlargeTile | RestoreFace) -> Hashable:
+    match op:
         case Upscale(upscaler=upscaler, picture=picture, size=size):
             return "upscale", upscaler, picture.shape, size
+        case RestoreFaces(picture=picture, restoration=restoration):
+            return "restore faces", restoration, picture.shape
+        case EnlargeTile(upscaler=upscaler, picture=picture):
+            return "enlarge", upscaler, picture.shape
+        case RestoreFace(restorer=restorer):
+            return "restore a face", restorer
 
 
 def _without_vae(model: Model) -> Model:
     """What the UNet sees of a model."""
-    return replace(model, vae="", vae_fallback="float32")
+    return replace(model, vae="", vae_fallback="float32", decoder="Full")
 
 
 def _vae_alone(model: Model) -> Model:

@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
+from threading import Event as Flag
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,7 +19,17 @@ from darkroom.engine.catalogue import Catalogue
 from darkroom.engine.client import DeviceMemory, Event, JobStatus, Preview
 from darkroom.engine.job import Job
 from darkroom.errors import Busy, DarkroomError, UnknownName
-from darkroom.jobs.networks import AdapterInfo, EmbeddingInfo, HypernetworkInfo, VaeInfo
+from darkroom.jobs.describing import Description, InTags, InWords
+from darkroom.jobs.merging import MergeOrder, Report
+from darkroom.jobs.networks import (
+    AdapterInfo,
+    EmbeddingInfo,
+    FaceRestorerInfo,
+    HypernetworkInfo,
+    UpscalerInfo,
+    VaeInfo,
+)
+from darkroom.jobs.retouching import Spec
 from darkroom.jobs.spec import CheckpointInfo, Emphasis, JobSpec, Picture
 from darkroom.settings import Settings
 
@@ -44,6 +55,7 @@ class LocalEngine:
         self._settings = settings
         self._catalogue = Catalogue(settings)
         self._jobs: dict[str, Job] = {}
+        self._merges: set[Flag] = set()
         self._lock = Lock()
         self._ready = self._stopped = False
         self._loop: Future[Loop] = Future()
@@ -53,9 +65,10 @@ class LocalEngine:
 
     # The Engine protocol.
 
-    def submit(self, spec: JobSpec) -> str:
-        for checkpoint in (spec.checkpoint, *([spec.hires.checkpoint] if spec.hires else [])):
-            self._catalogue.get(checkpoint)
+    def submit(self, spec: Spec) -> str:
+        if isinstance(spec, JobSpec):
+            for checkpoint in (spec.checkpoint, *([spec.hires.checkpoint] if spec.hires else [])):
+                self._catalogue.get(checkpoint)
         job = Job(secrets.token_hex(8), spec)
         with self._lock:
             if self._stopped:
@@ -94,6 +107,18 @@ class LocalEngine:
         job = self._get(job_id)
         return [] if self._stopped else await self._ask(lambda: self._preview(job, preview))
 
+    async def merge(self, order: MergeOrder, report: Report, stop: Flag) -> CheckpointInfo:
+        self._merges.add(stop)
+        try:
+            return await asyncio.to_thread(self._merge, order, report, stop)
+        finally:
+            self._merges.discard(stop)
+
+    async def describe(self, picture: Picture, question: InWords | InTags) -> Description:
+        if self._stopped:
+            raise DarkroomError(STOPPED)
+        return await self._ask(lambda: self._get_runner().describe(picture, question))
+
     async def unload(self) -> None:
         if not self._stopped:
             await self._ask(lambda: self._get_runner().unload())
@@ -109,8 +134,8 @@ class LocalEngine:
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         return self._catalogue.checkpoints()
 
-    def refresh(self) -> None:
-        self._catalogue.refresh()
+    def refresh(self, *, hidden: bool | None = None) -> None:
+        self._catalogue.refresh(hidden=hidden)
 
     def adapters(self) -> Sequence[AdapterInfo]:
         return self._catalogue.small.adapters()
@@ -130,6 +155,15 @@ class LocalEngine:
     def hypernetworks(self) -> Sequence[HypernetworkInfo]:
         return self._catalogue.small.hypernetworks()
 
+    def upscalers(self) -> Sequence[UpscalerInfo]:
+        return self._catalogue.small.upscalers()
+
+    def find_upscaler(self, name: str) -> UpscalerInfo | None:
+        return self._catalogue.small.find_upscaler(name)
+
+    def face_restorers(self) -> Sequence[FaceRestorerInfo]:
+        return self._catalogue.small.face_restorers()
+
     def embeddings(self) -> Sequence[EmbeddingInfo]:
         return self._catalogue.small.embeddings()
 
@@ -142,6 +176,8 @@ class LocalEngine:
         return self._ready
 
     def close(self) -> None:
+        for stop in tuple(self._merges):
+            stop.set()
         self._post(lambda loop: loop.stop())
         self._thread.join(timeout=30)
         self._catalogue.close()
@@ -193,7 +229,13 @@ class LocalEngine:
             return shown if preview.whole_batch else shown[:1]
         seen = [estimate for lane in job.lanes if (estimate := lane.estimate(preview.content))]
         chosen = seen if preview.whole_batch else seen[:1]
-        return [self._get_runner().preview(model, latent, preview.method) for model, latent in chosen]
+        pictures = (self._get_runner().preview(model, latent, preview.method) for model, latent in chosen)
+        return [picture for picture in pictures if picture is not None]
+
+    def _merge(self, order: MergeOrder, report: Report, stop: Flag) -> CheckpointInfo:
+        from darkroom.engine.merging import merge
+
+        return merge(order, self._catalogue, self._settings.checkpoint_dir, report, stop)
 
     def _get_runner(self) -> NetworkRunner:
         assert self._runner is not None

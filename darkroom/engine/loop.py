@@ -19,7 +19,7 @@ from darkroom.engine.lane import Lane, batch_key, row_count
 from darkroom.engine.policy import Changes, Waiting, linger_s, pick
 from darkroom.errors import DarkroomError, JobFailed, OutOfDeviceMemory
 from darkroom.jobs.ops import Answer, Program, Question
-from darkroom.jobs.spec import JobSpec
+from darkroom.jobs.retouching import Spec
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Runner(Protocol):
     def session(self) -> AbstractContextManager[None]:
         """Entered once by the device thread: inference mode, device."""
 
-    def program(self, spec: JobSpec, index: int) -> Program:
+    def program(self, spec: Spec, index: int) -> Program:
         """The program that makes picture `index` of the job."""
 
     def change_s(self, op: Question) -> float:
@@ -179,7 +179,7 @@ class Loop:
         self._guard(job, start)
         self._settle(job)
 
-    def _lane(self, spec: JobSpec, index: int) -> Lane:
+    def _lane(self, spec: Spec, index: int) -> Lane:
         program = self._runner.program(spec, index)
         return Lane(program, index=index, arrival=next(self._arrivals), served_s=self._virtual_s)
 

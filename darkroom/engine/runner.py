@@ -2,6 +2,7 @@
 alone.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,11 +13,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from darkroom.engine.allocator import return_freed_memory
 from darkroom.engine.catalogue import Catalogue
 from darkroom.engine.client import DeviceMemory, PreviewMethod
+from darkroom.engine.describing import Describers
+from darkroom.engine.presence import Presence
+from darkroom.engine.retouching import Retouching
 from darkroom.engine.variants import Variants, glossary_of
-from darkroom.errors import BadRequest, OutOfDeviceMemory, UnknownName
-from darkroom.images.upscale import BUILT_IN, RESAMPLERS, enlarge_to
+from darkroom.errors import BadRequest, OutOfDeviceMemory
+from darkroom.jobs.conditioning import numbers_beside
+from darkroom.jobs.describing import Description, InTags, InWords
 from darkroom.jobs.image_conditioning import as_pixels
 from darkroom.jobs.ops import (
     Answer,
@@ -26,17 +32,20 @@ from darkroom.jobs.ops import (
     EncodeImage,
     EncodeText,
     EstimateDepth,
+    ForCheckpoint,
+    ForPicture,
     Program,
     Question,
     Row,
-    Upscale,
 )
 from darkroom.jobs.programs import program
-from darkroom.jobs.spec import JobSpec, Model, Picture
+from darkroom.jobs.retouching import RetouchSpec, Spec
+from darkroom.jobs.spec import Model, Picture, SdxlOptions
 from darkroom.nets.depth import DepthNetwork, find_depth_file, load_depth
 from darkroom.nets.network import Network
-from darkroom.nets.precision import choose_dtype
-from darkroom.nets.preview import Previewer
+from darkroom.nets.placement import Tier, Turns
+from darkroom.nets.precision import choose_formats
+from darkroom.nets.preview import Decoder, Previewer
 from darkroom.nets.store import Store
 from darkroom.nets.text import Asked, Text
 from darkroom.prompt.attention import segments
@@ -44,7 +53,12 @@ from darkroom.prompt.chunks import Chunk, Glossary, Vocabulary, chunk, equalised
 from darkroom.prompt.old_emphasis import bracket_factors, chunk_old
 from darkroom.settings import Settings
 
+log = logging.getLogger(__name__)
+
 CACHED_TEXTS = 256
+
+WARM_UP_SIZE = 512
+"""The longest side in pixels that networks are first run at."""
 
 
 class NetworkRunner:
@@ -54,13 +68,39 @@ class NetworkRunner:
         self._catalogue = catalogue
         self._threads = settings.threads
         self._device = choose_device(settings.device)
-        dtype = choose_dtype(settings.precision, self._device)
-        self._store = Store(self._device, dtype, int(settings.model_memory_gb * 1e9))
+        formats = choose_formats(
+            settings.precision,
+            settings.vae_precision,
+            self._device,
+            no_half=settings.no_half,
+            no_half_vae=settings.no_half_vae,
+        )
+        self._turns = find_turns(settings, self._device)
+        budget_bytes = int(settings.model_memory_gb * 1e9)
+        self._store = Store(
+            self._device,
+            formats.denoiser,
+            budget_bytes,
+            vae_dtype=formats.vae,
+            copies=catalogue.copies,
+            parts=settings.part_folders,
+            turns=self._turns,
+            released=self._note_release,
+        )
+        self._released = False
+        self._unload_after_s = settings.unload_after_s
         self._variants = Variants(catalogue.small, self._store, check=not settings.disable_nan_check)
+        self._presence = Presence(catalogue, self._store, self._variants)
+        self._prepared: Network | None = None
         self._texts: WeakKeyDictionary[Network, OrderedDict[Hashable, list[Cond]]] = WeakKeyDictionary()
         self._previewer = Previewer(settings.models_dir, self._device)
         self._depth_folder = settings.models_dir / "midas"
         self._depth: DepthNetwork | None = None
+        self._describers = Describers(settings.models_dir, self._device, half=settings.precision != "fp32")
+        limit = settings.max_image_pixels
+        self._retouching = Retouching(
+            catalogue.small.pictures, self._device, formats.denoiser, max_picture_pixels=limit
+        )
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -70,31 +110,48 @@ class NetworkRunner:
         with torch.inference_mode():
             yield
 
-    def program(self, spec: JobSpec, index: int) -> Program:
+    def program(self, spec: Spec, index: int) -> Program:
         """The program that makes picture `index` of the job."""
-        return program(spec, index, self._device)
+        if isinstance(spec, RetouchSpec):
+            return self._retouching.program(spec)
+        return self._retouching.expanded(program(spec, index, self._device))
+
+    def change_s(self, op: Question) -> float:
+        """About how many seconds `prepare` would take now; 0 if everything is in place."""
+        return self._presence.change_s(op)
+
+    def prepare(self, op: Question) -> None:
+        """Have the weights in place that the question needs. Raises what `answer` raises."""
+        if isinstance(op, ForCheckpoint):
+            with self._to_its_end("the models that it needs"):
+                self._prepared = self._presence.bring(op)
 
     def answer(self, ops: Sequence[Question]) -> list[Answer]:
         """One answer per question; all are of one batch key. Raises OutOfDeviceMemory."""
+        with self._to_its_end(f"{len(ops)} images at once"):
+            return self._answer(ops)
+
+    @contextmanager
+    def _to_its_end(self, what: str) -> Iterator[None]:
+        """Whoever times this work must see its end, and an error must surface in it. Raises OutOfDeviceMemory."""
         try:
-            answers = self._answer(ops)
+            yield
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
         except torch.OutOfMemoryError as error:
-            raise OutOfDeviceMemory(f"the device has too little memory for {len(ops)} images at once") from error
-        if self._device.type == "cuda":
-            # Whoever times a batch must see its end, and an error must surface in the batch that made it.
-            torch.cuda.synchronize(self._device)
-        return answers
+            raise OutOfDeviceMemory(f"the device has too little memory for {what}") from error
 
     def _answer(self, ops: Sequence[Question]) -> list[Answer]:
-        if isinstance(ops[0], Upscale):
-            return [_enlarge(op) for op in ops if isinstance(op, Upscale)]
-        network = self._network(ops[0].model)
-        match ops[0]:
+        first = ops[0]
+        if not isinstance(first, ForCheckpoint):
+            return list(self._retouching.answer([op for op in ops if isinstance(op, ForPicture)]))
+        network, self._prepared = self._prepared or self._presence.bring(first), None
+        match first:
             case Denoise():
                 return self._denoise(network, [op for op in ops if isinstance(op, Denoise)])
             case Decode():
-                pixels = network.decode(torch.stack([op.latent for op in ops if isinstance(op, Decode)]))
-                return list(to_pictures(pixels))
+                decode = self._decoder(network, first.model)
+                return list(to_pictures(decode(torch.stack([op.latent for op in ops if isinstance(op, Decode)]))))
             case EncodeImage():
                 return _encode_images(network, [op for op in ops if isinstance(op, EncodeImage)])
             case EstimateDepth():
@@ -106,6 +163,11 @@ class NetworkRunner:
         rows = [row for op in ops for row in op.rows]
         answers = iter(estimate_x0(network, rows))
         return [[next(answers) for _ in op.rows] for op in ops]
+
+    def _decoder(self, network: Network, model: Model) -> Decoder:
+        if model.decoder == "Full":
+            return network.decode
+        return self._previewer.get_decoder(model.decoder, network.latent_channels, network.scale)
 
     def _estimate_depth(self, op: EstimateDepth) -> Tensor:
         if self._depth is None:
@@ -130,33 +192,60 @@ class NetworkRunner:
         texts.move_to_end(key)
         return texts[key]
 
-    def change_s(self, op: Question) -> float:
-        """About how many seconds `prepare` would take now; 0 if everything is in place."""
-        return 0.0
-
-    def prepare(self, op: Question) -> None:
-        """Have the weights in place that the question needs. Raises what `answer` raises."""
-
     def tidy(self) -> float | None:
         """Drop what nobody has used for too long. In how many seconds there may be more of it; None if never."""
-        return None
+        if not self._unload_after_s:
+            return None
+        self._released = False
+        next_s = self._store.drop_unused(self._unload_after_s)
+        if self._released:
+            self._return_memory()
+        return next_s
 
-    def preview(self, model: Model, latent: Tensor, method: PreviewMethod) -> Picture:
-        """A latent `[C, H/8, W/8]` as it stands, by the method or the next best for which there are weights."""
-        network = self._network(model)
+    def preview(self, model: Model, latent: Tensor, method: PreviewMethod) -> Picture | None:
+        """A latent `[C, H/8, W/8]` as it stands, by the method or the next best for which there are weights.
+
+        None while the model is not loaded: nothing is loaded to show what others wait for.
+        """
+        network = self._presence.find(model)
+        if network is None:
+            return None
+        if self._turns and method == "Full":
+            method = "Approx NN"  # the autoencoder's turn would cost the denoiser its own
         decode = self._previewer.find_decoder(method, len(latent), network.scale) or network.decode
         return to_pictures(decode(latent[None]))[0]
 
     def load(self, checkpoint: str) -> None:
         """Load a checkpoint unless it is there. Raises UnknownName, BadModelFile."""
-        self._network(Model(checkpoint=checkpoint))
+        self._presence.network(Model(checkpoint=checkpoint))
 
     def unload(self) -> None:
         """Drop every network and give its memory back to the device."""
-        self._store.clear()
         self._depth = None
+        self._describers.clear()
+        self._retouching.clear()
+        self._store.clear()
+        self._return_memory()
+
+    def _note_release(self) -> None:
+        """Memory of a device is given back at once, in whole blocks; main memory soon serves what comes instead."""
+        self._released = True
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _return_memory(self) -> None:
+        """Give back what was freed to whom it came from."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        else:
+            return_freed_memory()
+
+    def describe(self, picture: Picture, question: InWords | InTags) -> Description:
+        """Say what is in a picture. Raises MissingNetwork, BadModelFile, OutOfDeviceMemory."""
+        try:
+            return self._describers.describe(picture, question)
+        except torch.OutOfMemoryError as error:
+            raise OutOfDeviceMemory("the device has too little memory to describe a picture") from error
 
     def memory(self) -> DeviceMemory | None:
         """The device's memory; None for a CPU."""
@@ -180,22 +269,16 @@ class NetworkRunner:
         )
 
     def warm_up(self, checkpoint: str) -> None:
-        """Load a checkpoint and run each of its networks once."""
-        model = Model(checkpoint=checkpoint)
-        network = self._network(model)
-        [cond] = self._encode_text(network, EncodeText(model=model, texts=("",)))
-        side = network.native_size // 8
-        latent = torch.zeros(network.latent_channels, side, side, device=network.device)
-        image = torch.zeros(network.image_channels, side, side, device=network.device)
+        """Load a checkpoint and run each of its networks once, on a picture that is not too much for a processor."""
+        model = Model(checkpoint=checkpoint, traits=self._catalogue.get(checkpoint).traits)
+        network = self._presence.network(model)
+        side = min(network.native_size, WARM_UP_SIZE)
+        numbers = numbers_beside(model.traits.family, (side, side), SdxlOptions())
+        [cond] = self._encode_text(network, EncodeText(model=model, texts=("",), numbers=numbers))
+        latent = torch.zeros(network.latent_channels, side // 8, side // 8, device=network.device)
+        image = torch.zeros(network.image_channels, side // 8, side // 8, device=network.device)
         estimate_x0(network, [Row(latent, 1.0, 350.0, cond, image if len(image) else None)] * 2)
         network.decode(latent[None])
-
-    def _network(self, model: Model) -> Network:
-        """The checkpoint's networks, to be applied as the model says. Raises UnknownName, BadModelFile."""
-        info = self._catalogue.get(model.checkpoint)
-        network = self._store.get(info.filename, info.config)
-        network.variant = self._variants.of(network, model)
-        return network
 
 
 def encode_text(network: Network, op: EncodeText, vectors: Mapping[str, Tensor] = MappingProxyType({})) -> list[Cond]:
@@ -217,6 +300,7 @@ def encode_text(network: Network, op: EncodeText, vectors: Mapping[str, Tensor] 
         all_empty=op.negative and not any(op.texts),
         numbers=op.numbers,
         sdxl_clip_l_skip=op.sdxl_clip_l_skip,
+        t5=op.t5,
     )
     encoded = network.encode_text(texts, asked)
     beside = [None] * len(texts) if encoded.vector is None else encoded.vector
@@ -228,13 +312,6 @@ def _chunks(network: Network, text: str, op: EncodeText, names: Glossary) -> lis
         factors = {} if op.emphasis == "None" else bracket_factors(network.spellings)
         return [chunk_old(text, network.tokenize, factors, Vocabulary(), names)]
     return chunk(segments(text, op.emphasis), network.tokenize, Vocabulary(), op.comma_backtrack, names)
-
-
-def _enlarge(op: Upscale) -> Picture:
-    """The picture at its new size. Networks that enlarge are to be found here. Raises UnknownName."""
-    if op.upscaler not in BUILT_IN:
-        raise UnknownName("upscaler", op.upscaler, BUILT_IN)
-    return enlarge_to(op.picture, op.size, RESAMPLERS.get(op.upscaler))
 
 
 def _encode_images(network: Network, ops: Sequence[EncodeImage]) -> list[Tensor]:
@@ -251,12 +328,12 @@ def _pixels(picture: Picture | Tensor, device: torch.device) -> Tensor:
 
 
 def estimate_x0(network: Network, rows: Sequence[Row]) -> list[Tensor]:
-    """x0 `[C, H/8, W/8]` float32 of every row. Rows whose texts differ in length cannot be stacked and run apart."""
+    """x0 `[C, H/8, W/8]` float32 of every row. Rows whose texts differ in shape cannot be stacked and run apart."""
     _check_latents(network, rows)
-    lengths = [len(row.cond.context) for row in rows]
+    shapes = [row.cond.shape for row in rows]
     found: dict[int, Tensor] = {}
-    for length in dict.fromkeys(lengths):
-        places = [place for place, other in enumerate(lengths) if other == length]
+    for shape in dict.fromkeys(shapes):
+        places = [place for place, other in enumerate(shapes) if other == shape]
         found.update(zip(places, _estimate_x0(network, [rows[place] for place in places]), strict=True))
     return [found[place] for place in range(len(rows))]
 
@@ -278,14 +355,14 @@ def _check_latents(network: Network, rows: Sequence[Row]) -> None:
 
 def _estimate_x0(network: Network, rows: Sequence[Row]) -> Tensor:
     """With c_in = 1 / sqrt(sigma^2 + 1), the network sees x * c_in; Karras et al. 2022, arXiv:2206.00364, table 1
-    (VP).
+    (VP). With flow matching it sees x as it is; Esser et al. 2024, arXiv:2403.03206, section 2.
     """
     x = torch.stack([row.x for row in rows])
     context = torch.stack([row.cond.context for row in rows])
     vectors = [row.cond.vector for row in rows if row.cond.vector is not None]
     timestep = torch.tensor([row.timestep for row in rows], device=network.device)
     sigma = torch.tensor([row.sigma for row in rows], device=network.device).view(-1, 1, 1, 1)
-    c_in = (sigma * sigma + 1).rsqrt()
+    c_in = torch.ones_like(sigma) if network.prediction == "flow" else (sigma * sigma + 1).rsqrt()
     images = [row.image for row in rows if row.image is not None]
     seen = torch.cat([x * c_in, torch.stack(images)], dim=1) if images else x * c_in
     output = network.denoise(seen, timestep, context, torch.stack(vectors) if vectors else None)
@@ -321,3 +398,15 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
+
+
+def find_turns(settings: Settings, device: torch.device) -> Turns | None:
+    """How networks share a device that is too small for them; None if they need not."""
+    tier: Tier = "blocks" if settings.lowvram else "parts" if settings.medvram else "whole"
+    large: Tier = "parts" if settings.medvram_sdxl and tier == "whole" else tier
+    if large == "whole":
+        return None
+    if device.type == "cpu":
+        log.info("medvram and lowvram change nothing here: networks compute in main memory, where they lie")
+        return None
+    return Turns(device, lambda family: large if family in ("sdxl", "refiner") else tier)

@@ -8,11 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from threading import RLock
 
+from darkroom.engine.picture_networks import PictureNetworks
 from darkroom.errors import BadModelFile
-from darkroom.jobs.networks import AdapterInfo, EmbeddingInfo, HypernetworkInfo, VaeInfo
+from darkroom.jobs.networks import (
+    AdapterInfo,
+    EmbeddingInfo,
+    FaceRestorerInfo,
+    HypernetworkInfo,
+    UpscalerInfo,
+    VaeInfo,
+)
 from darkroom.jobs.spec import Emphasis
 from darkroom.nets import shelves
 from darkroom.nets.catalog import Hashes
+from darkroom.nets.hashing import Hasher
 from darkroom.nets.shelves import SmallFile
 from darkroom.nets.tokenizer import ClipTokenizer
 from darkroom.prompt.attention import segments
@@ -28,22 +37,27 @@ class SmallNetworks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._hashes = Hashes(settings.data_dir / "small-hashes.json")
+        self._hasher = Hasher(lambda path, offset: self._hashes.get(path, offset=offset))
         self._lock = RLock()
+        self._hidden = True
         self._adapters: list[SmallFile] = []
         self._vaes: list[SmallFile] = []
         self._hypernetworks: list[SmallFile] = []
         self._embeddings: dict[str, EmbeddingInfo | None] = {}
         self._embeddings_seen: object = None
+        self.pictures = PictureNetworks(settings)
         self.refresh()
 
-    def refresh(self) -> None:
-        """Look at all folders again."""
+    def refresh(self, *, hidden: bool = True) -> None:
+        """Look at all folders again; unless `hidden`, not in those whose names begin with a dot."""
         settings = self._settings
         with self._lock:
-            self._adapters = shelves.adapters(settings.adapter_folders)
-            self._vaes = shelves.autoencoders([settings.checkpoint_dir], settings.vae_folders)
-            self._hypernetworks = shelves.hypernetworks(settings.hypernetwork_folders)
+            self._hidden = hidden
+            self._adapters = shelves.adapters(settings.adapter_folders, hidden=hidden)
+            self._vaes = shelves.autoencoders(settings.checkpoint_folders, settings.vae_folders, hidden=hidden)
+            self._hypernetworks = shelves.hypernetworks(settings.hypernetwork_folders, hidden=hidden)
             self._embeddings_seen = None
+        self.pictures.refresh()
 
     def adapters(self) -> list[AdapterInfo]:
         """The adapters in natural order."""
@@ -54,15 +68,17 @@ class SmallNetworks:
         file = shelves.find_adapter(self._adapters, name)
         if file is None or not Path(file.filename).is_file():
             with self._lock:
-                self._adapters = shelves.adapters(self._settings.adapter_folders)
+                self._adapters = shelves.adapters(self._settings.adapter_folders, hidden=self._hidden)
             file = shelves.find_adapter(self._adapters, name)
         return _adapter(file) if file else None
 
     def adapter_hash(self, name: str) -> str | None:
-        """Twelve digits for an adapter's key, computed if they are not known; None if the file cannot be read."""
+        """Twelve digits for an adapter's key; None while they are being computed, and if the file cannot be read."""
         file = next((file for file in self._adapters if file.name == name), None)
+        if self._settings.no_hashing:
+            return None
         try:
-            return shelves.adapter_hash(file, self._hashes) if file else None
+            return shelves.adapter_hash(file, self._hasher) if file else None
         except OSError as error:
             log.warning("%s: no hash: %s", name, error)
             return None
@@ -72,10 +88,11 @@ class SmallNetworks:
         return [VaeInfo(name=file.name, filename=file.filename) for file in self._vaes]
 
     def vae_hash(self, name: str) -> str | None:
-        """The first ten digits of an autoencoder's SHA-256; None if the file cannot be read."""
+        """Ten digits of an autoencoder's SHA-256; None while it is being computed, and if the file cannot be read."""
         file = next((file for file in self._vaes if file.name == name), None)
         try:
-            return self._hashes.get(Path(file.filename))[:10] if file else None
+            digits = self._hasher.find(Path(file.filename)) if file else None
+            return digits[:10] if digits else None
         except OSError as error:
             log.warning("%s: no hash: %s", name, error)
             return None
@@ -83,6 +100,18 @@ class SmallNetworks:
     def hypernetworks(self) -> list[HypernetworkInfo]:
         """The hypernetworks in natural order."""
         return [HypernetworkInfo(name=file.name, filename=file.filename) for file in self._hypernetworks]
+
+    def upscalers(self) -> Sequence[UpscalerInfo]:
+        """The upscalers that need a network, by name."""
+        return self.pictures.upscalers()
+
+    def find_upscaler(self, name: str) -> UpscalerInfo | None:
+        """An upscaler by name, also if its file is new."""
+        return self.pictures.find_upscaler(name)
+
+    def face_restorers(self) -> Sequence[FaceRestorerInfo]:
+        """The face restorers by name."""
+        return self.pictures.face_restorers()
 
     def embeddings(self) -> list[EmbeddingInfo]:
         """The embeddings that can be read, by lower-case name. Their folders are looked at again when they change."""
@@ -118,7 +147,7 @@ class SmallNetworks:
         known = self._embeddings
         self._embeddings = {
             file.state: known[file.state] if file.state in known else self._describe(file)
-            for file in shelves.embeddings(self._settings.embedding_folders)
+            for file in shelves.embeddings(self._settings.embedding_folders, hidden=self._hidden)
         }
 
     def _describe(self, file: SmallFile) -> EmbeddingInfo | None:

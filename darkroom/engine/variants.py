@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from darkroom.engine.small_networks import SmallNetworks
-from darkroom.errors import UnknownName
+from darkroom.errors import BadRequest, UnknownName
 from darkroom.jobs.networks import EmbeddingInfo
 from darkroom.jobs.spec import Adapter, Model
 from darkroom.nets.adapters import AdapterFile
@@ -41,7 +41,7 @@ class Variants:
             unet=tuple(_share(adapter, state, file, adapter.unet) for adapter, state, file in adapters),
             text=tuple(_share(adapter, state, file, adapter.text) for adapter, state, file in adapters),
             hypernetworks=tuple(chain),
-            vae=self._vae(model.vae, network.scale) if model.vae else None,
+            vae=self._vae(model.vae, network) if model.vae else None,
             vae_use=VaeUse(tiling=model.tiling, fallback=model.vae_fallback, check=self._check),
             tiling=model.tiling,
             token_merging=model.token_merging,
@@ -54,11 +54,11 @@ class Variants:
         """
         found: dict[str, Tensor] = {}
         for share in network.variant.text:
-            found.update({name: one.parts[""] for name, one in share.file.embeddings.items() if "" in one.parts})
+            found.update({name: one.table for name, one in share.file.embeddings.items()})
         for info in self._small.embeddings():
             embedding = self._embedding(info) if info.width == network.text_width else None
-            if embedding and "" in embedding.parts:
-                found[info.name] = embedding.parts[""]
+            if embedding:
+                found[info.name] = embedding.table
         return {name: one for name, one in found.items() if one.shape[1] == network.text_width}
 
     def _adapter(self, name: str) -> tuple[Hashable, AdapterFile]:
@@ -73,11 +73,16 @@ class Variants:
             raise UnknownName("hypernetwork", name, list(known))
         return self._store.get_hypernetwork(known[name])
 
-    def _vae(self, name: str, scale: float) -> Vae:
+    def _vae(self, name: str, network: Network) -> Vae:
         known = {info.name: info.filename for info in self._small.autoencoders()}
         if name not in known:
             raise UnknownName("sd_vae", name, list(known))
-        return self._store.get_vae(known[name], scale)
+        vae = self._store.get_vae(known[name], network.scale, network.shift)
+        channels = int(vae.module.config.latent_channels)
+        if channels != network.latent_channels:
+            allowed = f"an autoencoder of {network.latent_channels} channels; this one has {channels}"
+            raise BadRequest("sd_vae", name, allowed)
+        return vae
 
     def _embedding(self, info: EmbeddingInfo) -> Embedding | None:
         key = info.filename, info.short_hash
@@ -97,4 +102,4 @@ def glossary_of(network: Network, vectors: Mapping[str, Tensor]) -> Glossary:
 
 
 def _share(adapter: Adapter, state: Hashable, file: AdapterFile, strength: float) -> Share:
-    return Share(key=(adapter.name, state), file=file, strength=strength, rank=adapter.rank)
+    return Share(key=(adapter.name, state), file=file, strength=strength, rank=adapter.rank, blocks=adapter.blocks)

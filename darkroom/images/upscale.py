@@ -3,7 +3,7 @@
 Knows pixels and sizes; knows no network and no list of those that are installed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from types import MappingProxyType
 
 from PIL import Image
@@ -12,6 +12,9 @@ from darkroom.images.codecs import Pixels, to_pixels
 
 Enlarge = Callable[[Image.Image, float], Image.Image]
 """Makes a picture larger once, given the factor that is wanted; a network has its own and ignores it."""
+
+Enlarging = Generator[Image.Image, Image.Image, Image.Image]
+"""Yields the picture that an upscaler shall make larger once, is sent what it made, and gives the result."""
 
 NONE = "None"
 
@@ -33,18 +36,31 @@ BUILT_IN: tuple[str, ...] = (NONE, *RESAMPLERS)
 
 
 def enlarge_to(picture: Pixels, size: tuple[int, int], enlarge: Enlarge | None) -> Pixels:
-    """The picture at exactly `size` (width, height) >= 1, stretched if need be; without an upscaler by Lanczos.
-
-    A1111: an upscaler is asked only where at least one side grows.
-    """
+    """The picture at exactly `size` (width, height) >= 1, stretched if need be; without an upscaler by Lanczos."""
     image = Image.fromarray(picture)
-    scale = max(size[0] / image.width, size[1] / image.height)
-    if enlarge is not None and scale > 1:
-        image = enlarge_by(image, scale, enlarge)
-    return to_pixels(_stretched(image, size))
+    if enlarge is None:
+        return to_pixels(_stretched(image, size))
+    scale = _scale(image, size)
+    return to_pixels(_driven(enlarging_to(image, size), lambda shown: enlarge(shown, scale)))
 
 
 def enlarge_by(image: Image.Image, scale: float, enlarge: Enlarge) -> Image.Image:
+    """The picture `scale` times as large, its sides rounded down to multiples of 8, which must leave some pixels."""
+    return _driven(enlarging_by(image, scale), lambda shown: enlarge(shown, scale))
+
+
+def enlarging_to(image: Image.Image, size: tuple[int, int]) -> Enlarging:
+    """The picture at exactly `size` (width, height) >= 1.
+
+    A1111: an upscaler is asked only where at least one side grows.
+    """
+    scale = _scale(image, size)
+    if scale > 1:
+        image = yield from enlarging_by(image, scale)
+    return _stretched(image, size)
+
+
+def enlarging_by(image: Image.Image, scale: float) -> Enlarging:
     """The picture `scale` times as large, its sides rounded down to multiples of 8, which must leave some pixels.
 
     A1111: an upscaler that does not come that far runs again, and what it makes too much is taken away by Lanczos.
@@ -54,10 +70,24 @@ def enlarge_by(image: Image.Image, scale: float, enlarge: Enlarge) -> Image.Imag
         if image.width >= width and image.height >= height and (attempt > 0 or scale != 1):
             break
         before = image.size
-        image = enlarge(image, scale)
+        image = yield image
         if image.size == before:
             break
     return _stretched(image, (width, height))
+
+
+def _driven(steps: Enlarging, enlarge: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    try:
+        shown = next(steps)
+        while True:
+            shown = steps.send(enlarge(shown))
+    except StopIteration as end:
+        result: Image.Image = end.value
+        return result
+
+
+def _scale(image: Image.Image, size: tuple[int, int]) -> float:
+    return max(size[0] / image.width, size[1] / image.height)
 
 
 def _stretched(image: Image.Image, size: tuple[int, int]) -> Image.Image:

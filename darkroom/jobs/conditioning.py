@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from darkroom.jobs.ops import Answer, Cond, EncodeText, Op
-from darkroom.jobs.spec import JobSpec, Model
+from darkroom.jobs.spec import Family, JobSpec, Model, SdxlOptions
 from darkroom.prompt import composition
 from darkroom.prompt.grammar import cut_networks
 from darkroom.prompt.schedule import Entry, Timeline, entry_at, schedule
@@ -71,55 +71,97 @@ class Prompts:
 
 
 def conditioning(
-    spec: JobSpec, model: Model, prompts: Prompts, timeline: Timeline
+    spec: JobSpec, model: Model, prompts: Prompts, timeline: Timeline, size: tuple[int, int] | None = None
 ) -> Generator[Op, Answer, Conditioning]:
     """Encode both prompts of a pass, for a model, on the pass's timeline.
 
-    A1111: tags of extra networks and AND are read in the positive prompt only, and before prompt editing.
+    `size` is the pass's (height, width) in pixels, the job's own if not given. A1111: tags of extra networks and AND
+    are read in the positive prompt only, and before prompt editing.
     """
+    ask = _Asking(spec=spec, model=model, size=size or (spec.height, spec.width))
     text, _ = cut_networks(prompts.positive)
     parts: list[tuple[Timed, float]] = []
     for part in composition.split(text):
-        timed = yield from _encode(spec, model, part.text, timeline)
+        timed = yield from ask.encode(part.text, timeline)
         parts.append((timed, part.weight))
     longest = max(timed.length for timed, _ in parts)
     levelled = tuple((timed.stretched(longest), weight) for timed, weight in parts)
-    negative = yield from _encode(spec, model, prompts.negative, timeline)
-    return (yield from _padded(spec, model, Conditioning(parts=levelled, negative=negative)))
+    negative = yield from ask.encode(prompts.negative, timeline, negative=True)
+    return (yield from _padded(ask, Conditioning(parts=levelled, negative=negative)))
 
 
-def _encode(spec: JobSpec, model: Model, text: str, timeline: Timeline) -> Generator[Op, Answer, Timed]:
-    """Encode all texts that one prompt stands for. A1111: together, because emphasis is normalised over all of them."""
-    entries = tuple(schedule(text, timeline))
-    conds: list[Cond] = yield _question(spec, model, tuple(entry.text for entry in entries))
-    return Timed(entries=entries, conds=tuple(conds))
+def numbers_beside(
+    family: Family, size: tuple[int, int], sdxl: SdxlOptions, *, negative: bool = False
+) -> tuple[float, ...]:
+    """What checkpoints of a family are told beside a text about a picture of `size` (height, width) in pixels.
+
+    Podell et al. 2023, arXiv:2307.01952, section 2.2: its size as it was found, how it was cropped, its size now.
+    A1111: both sizes are that of the pass.
+    """
+    framing = (*size, sdxl.crop_top, sdxl.crop_left)
+    match family:
+        case "sdxl":
+            return (*framing, *size)
+        case "refiner":
+            return (*framing, sdxl.low_score if negative else sdxl.high_score)
+        case "sd1" | "sd2" | "sd3" | "flux":
+            return ()
 
 
-def _question(spec: JobSpec, model: Model, texts: tuple[str, ...]) -> EncodeText:
-    return EncodeText(
-        model=model,
-        texts=texts,
-        clip_skip=spec.clip_skip,
-        emphasis=spec.emphasis,
-        old_emphasis=spec.old_emphasis,
-        comma_backtrack=spec.comma_backtrack,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asking:
+    """How the texts of a pass are encoded: by which model, for a picture of which `size` (height, width)."""
+
+    spec: JobSpec
+    model: Model
+    size: tuple[int, int]
+
+    def encode(self, text: str, timeline: Timeline, *, negative: bool = False) -> Generator[Op, Answer, Timed]:
+        """Encode all texts that one prompt stands for. A1111: together, because emphasis is normalised over all of
+        them.
+        """
+        entries = tuple(schedule(text, timeline))
+        conds: list[Cond] = yield self.question(tuple(entry.text for entry in entries), negative=negative)
+        return Timed(entries=entries, conds=tuple(conds))
+
+    def question(self, texts: tuple[str, ...], *, negative: bool = False) -> EncodeText:
+        """The texts as the engine is asked to encode them."""
+        spec = self.spec
+        return EncodeText(
+            model=self.model,
+            texts=texts,
+            clip_skip=spec.clip_skip,
+            emphasis=spec.emphasis,
+            old_emphasis=spec.old_emphasis,
+            comma_backtrack=spec.comma_backtrack,
+            negative=negative,
+            numbers=self._numbers(negative=negative),
+            sdxl_clip_l_skip=spec.sdxl.clip_l_skip,
+            t5=spec.flow.t5 and self.model.traits.family == "sd3",
+        )
+
+    def _numbers(self, *, negative: bool) -> tuple[float, ...]:
+        family, spec = self.model.traits.family, self.spec
+        if family == "flux":
+            return (spec.flow.guidance,)
+        return numbers_beside(family, self.size, spec.sdxl, negative=negative)
 
 
-def _padded(spec: JobSpec, model: Model, found: Conditioning) -> Generator[Op, Answer, Conditioning]:
+def _padded(ask: _Asking, found: Conditioning) -> Generator[Op, Answer, Conditioning]:
     """Both prompts at one length, if the job asks for it.
 
     A1111: the first way changes the negative prompt only, even if that means to cut it; the second appends the encoding
     of no text, made without adapters, to the shorter one.
     """
+    guidance = ask.spec.guidance
     positive, negative = found.parts[0][0].length, found.negative.length
     if positive == negative:
         return found
-    if spec.guidance.pad_v0:
+    if guidance.pad_v0:
         return replace(found, negative=found.negative.stretched(positive), padding="Pad conds v0")
-    if not spec.guidance.pad:
+    if not guidance.pad:
         return found
-    [empty] = yield _question(spec, replace(model, adapters=()), ("",))
+    [empty] = yield replace(ask, model=replace(ask.model, adapters=())).question(("",))
     return Conditioning(
         parts=tuple((part.filled(negative, empty.context), weight) for part, weight in found.parts),
         negative=found.negative.filled(positive, empty.context),

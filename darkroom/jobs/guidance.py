@@ -116,7 +116,7 @@ class Guidance:
         return asked.pair or sum(self.scale * weight for _, weight in self.prompts.parts) != 1
 
     def _denoise(self, asked: Eval, call: int, rows: Sequence[tuple[Cond, Tensor | None]]) -> Denoise:
-        timestep, v_sigma = self.table.timestep_of(asked.sigma), self.table.v_level(asked.sigma)
+        timestep, v_sigma = self.table.told(asked.sigma), self.table.v_level(asked.sigma)
         return Denoise(
             model=self.model,
             rows=tuple(Row(asked.x, asked.sigma, timestep, cond, image, v_sigma) for cond, image in rows),

@@ -14,13 +14,16 @@ from darkroom.jobs.conditioning import Prompts
 from darkroom.jobs.guidance import Sampled
 from darkroom.jobs.image_conditioning import as_pixels, blank_conditioning, picture_conditioning
 from darkroom.jobs.latent_modes import LATENT_MODES, LatentMode
-from darkroom.jobs.ops import Answer, EncodeImage, Op, Program, Upscale
+from darkroom.jobs.ops import Answer, Aside, EncodeImage, Op, Program, Upscale
 from darkroom.jobs.passes import Pass, decode, image_noise, knobs, sample
 from darkroom.jobs.spec import Hires, JobSpec, Model, Picture
 from darkroom.sampling.names import get_sampler
 from darkroom.sampling.plan import begin_img2img, plan_img2img
-from darkroom.sampling.samplers import solver_of
+from darkroom.sampling.samplers import walk
 from darkroom.sampling.tables import noise_table
+
+BEFORE = "-before-highres-fix"
+"""What ends the names of files that the first pass's pictures are saved in."""
 
 First = Sampled | Picture
 """What the first pass came to, or the picture that stands in for it."""
@@ -41,13 +44,14 @@ def hires_fix(spec: JobSpec, hires: Hires, index: int, first: First, device: tor
     model = second_model(spec, hires)
     enlarged = yield from enlarge(spec, hires, first)
     clean = cropped(enlarged.latent, hires.crop)
+    size = clean.shape[-2], clean.shape[-1]
     sampler = get_sampler(hires.sampler)
-    table, strength = noise_table(spec.sampling, sampler, hires.traits.training), hires.denoising_strength
+    table, strength = noise_table(spec.sampling, sampler, hires.traits.training, size), hires.denoising_strength
     # Every step that was asked for is made, of a schedule that is so much longer.
     plan = plan_img2img(table, sampler, hires.scheduler, hires.steps, strength, True, spec.sampling)
-    noise = image_noise(spec, index, plan, device, size=(clean.shape[-2], clean.shape[-1]))
+    noise = image_noise(spec, index, plan, device, tuple(clean.shape))
     x = begin_img2img(plan, clean, noise.initial, hires.extra_noise)
-    steps = solver_of(sampler)(x, plan.sigmas, noise, replace(knobs(spec, sampler), eta=hires.eta))
+    steps = walk(sampler, plan, x, noise, replace(knobs(spec, sampler), eta=hires.eta))
     image = yield from seen_beside(spec, model, enlarged, device)
     second = Pass(
         model=model,
@@ -57,6 +61,8 @@ def hires_fix(spec: JobSpec, hires: Hires, index: int, first: First, device: tor
         plan=plan,
         steps=hires.steps,
         second=True,
+        # A1111: the size before anything is cut off.
+        size=(hires.size[1], hires.size[0]),
         image=None if image is None else cropped(image, hires.crop),
         clean=clean,
     )
@@ -84,10 +90,16 @@ def enlarge(spec: JobSpec, hires: Hires, first: First) -> Generator[Op, Answer, 
     """
     mode = LATENT_MODES.get(hires.upscaler)
     if mode is not None:
+        if hires.keeps_first and isinstance(first, Sampled):
+            yield Aside(BEFORE, (yield from decode(first.model, first.latent)))
         latent = first.latent if isinstance(first, Sampled) else (yield EncodeImage(model=spec.model, picture=first))
         return Enlarged(latent=stretched(latent, hires.size, mode))
     small = (yield from decode(first.model, first.latent)) if isinstance(first, Sampled) else first
-    picture: Picture = yield Upscale(model=spec.model, upscaler=hires.upscaler, picture=small, size=hires.size)
+    if hires.keeps_first and isinstance(first, Sampled):
+        yield Aside(BEFORE, small)
+    picture: Picture = yield Upscale(
+        model=spec.model, upscaler=hires.upscaler, picture=small, size=hires.size, tiles=hires.tiles
+    )
     latent = yield EncodeImage(model=second_model(spec, hires), picture=picture)
     return Enlarged(latent=latent, picture=picture)
 

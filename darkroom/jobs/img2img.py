@@ -13,14 +13,14 @@ from darkroom.jobs.conditioning import Prompts
 from darkroom.jobs.image_conditioning import as_pixels, picture_conditioning
 from darkroom.jobs.inversion import found_noise
 from darkroom.jobs.ops import Answer, EncodeImage, Op, Program
-from darkroom.jobs.passes import Pass, decode, image_noise, knobs, sample
+from darkroom.jobs.passes import Pass, finished, image_noise, knobs, sample
 from darkroom.jobs.soft_inpainting import cover_of, soft_mix, with_cover
 from darkroom.jobs.spec import InitImage, JobSpec, Picture
 from darkroom.sampling import filters
 from darkroom.sampling.names import Sampler, get_sampler
 from darkroom.sampling.noise import ImageNoise
 from darkroom.sampling.plan import begin_img2img, plan_img2img
-from darkroom.sampling.samplers import solver_of
+from darkroom.sampling.samplers import walk
 from darkroom.sampling.steps import Steps
 from darkroom.sampling.tables import NoiseTable, noise_table
 
@@ -30,7 +30,8 @@ def img2img(spec: JobSpec, index: int, device: torch.device) -> Program:
     init = spec.init
     assert init is not None, "an img2img job has a picture to start from"
     sampler = get_sampler(spec.sampler)
-    table, strength = noise_table(spec.sampling, sampler, spec.traits.training), init.denoising_strength
+    table = noise_table(spec.sampling, sampler, spec.traits.training, spec.latent_size)
+    strength = init.denoising_strength
     plan = plan_img2img(table, sampler, spec.scheduler, spec.steps, strength, init.fix_steps, spec.sampling)
     noise = image_noise(spec, index, plan, device)
     position = index % spec.batch_size
@@ -46,7 +47,7 @@ def img2img(spec: JobSpec, index: int, device: torch.device) -> Program:
     if init.inversion:
         initial = yield from found_noise(spec, init.inversion, clean, image, table, initial)
     x = begin_img2img(plan, clean, initial * init.noise_multiplier, init.extra_noise)
-    steps = solver_of(sampler)(x, plan.sigmas, noise, knobs(spec, sampler))
+    steps = walk(sampler, plan, x, noise, knobs(spec, sampler))
     if mask is not None:
         steps = repainted(steps, init, clean, mask, sampler, table)
     only = Pass(
@@ -61,7 +62,7 @@ def img2img(spec: JobSpec, index: int, device: torch.device) -> Program:
     )
     sampled = yield from sample(spec, only, steps)
     latent = sampled.latent if mask is None or init.soft else filters.blend(sampled.latent, clean, mask)
-    drawn = yield from decode(sampled.model, latent)
+    drawn = yield from finished(sampled.model, latent)
     return with_cover(drawn, cover_of(init.soft, latent, clean, mask)) if init.soft and mask is not None else drawn
 
 
@@ -77,6 +78,8 @@ def seen_beside(
 ) -> Generator[Op, Answer, Tensor | None]:
     """What the checkpoint sees beside the latent `[C', H/8, W/8]`; None for most checkpoints."""
     covered = None if init.mask is None else torch.from_numpy(init.mask).to(device).float() / 255
+    if covered is not None and spec.traits.family == "sdxl":
+        covered = covered.round()  # A1111: also where the sampler's mask keeps its grey levels
     image = yield from picture_conditioning(spec.model, as_pixels(picture, device), covered, spec.mask_weight)
     return None if image is None else fitted(image, spec.latent_size)
 

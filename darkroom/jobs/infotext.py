@@ -23,7 +23,8 @@ _SIZE = re.compile(r"^(\d+)x(\d+)$")
 _NEGATIVE = "Negative prompt:"
 
 _FIXED = (
-    "Steps", "Sampler", "Schedule type", "CFG scale", "Image CFG scale", "Seed", "Face restoration", "Size",
+    "Steps", "Sampler", "Schedule type", "CFG scale", "Distilled CFG Scale", "Image CFG scale", "Seed",
+    "Face restoration", "Size",
     "Model hash", "Model", "FP8 weight", "Cache FP16 weight for LoRA", "VAE hash", "VAE", "Variation seed",
     "Variation seed strength", "Seed resize from", "Denoising strength", "Conditional mask weight", "Clip skip", "ENSD",
     "Token merging ratio", "Token merging ratio hr", "Init image hash", "RNG", "Tiling",
@@ -88,11 +89,15 @@ def _unusual(spec: JobSpec) -> Iterator[tuple[str, object, bool]]:
     init, hires, guidance = spec.init, spec.hires, spec.guidance
     strength = init.denoising_strength if init else hires.denoising_strength if hires else None
     merged_later = hires.token_merging if hires else 0
+    yield "Distilled CFG Scale", spec.flow.guidance, spec.traits.is_distilled
     yield "Image CFG scale", guidance.image_scale, guidance.image_scale is not None
+    yield "Face restoration", spec.faces.restorer if spec.faces else "", spec.faces is not None
     yield "Denoising strength", strength, strength is not None
-    yield "Conditional mask weight", spec.mask_weight, spec.traits.conditioning == "inpaint"
+    yield "Conditional mask weight", spec.mask_weight, spec.weighs_mask
     yield "Clip skip", spec.clip_skip, spec.clip_skip > 1
     yield "ENSD", spec.seed_delta, spec.seed_delta != 0 and _uses_seed_delta(spec)
+    yield "FP8 weight", spec.eight_bits, spec.model.is_in_eight_bits
+    yield "Cache FP16 weight for LoRA", False, spec.model.is_in_eight_bits
     yield "Token merging ratio", spec.token_merging, spec.token_merging != 0
     yield "Token merging ratio hr", merged_later, merged_later != 0
     yield "Init image hash", init.digest if init else "", bool(init and init.digest)

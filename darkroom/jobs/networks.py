@@ -46,3 +46,38 @@ class HypernetworkInfo:
 
     name: str
     filename: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpscalerInfo:
+    """A network that enlarges pictures. `family` says how its pictures are cut up and by which option.
+
+    `filename` is None where there is no file: `wanted` says where it should be, `address` where it is published.
+    `scale` is None where only the file can tell.
+    """
+
+    name: str
+    family: str
+    filename: str | None
+    wanted: str
+    address: str = ""
+    scale: float | None = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceRestorerInfo:
+    """A network that restores faces; `filename` is None where there is no file: `wanted` says where it should be."""
+
+    name: str
+    filename: str | None
+    wanted: str
+
+
+def lack_of(info: UpscalerInfo) -> str | None:
+    """Why an upscaler that is listed cannot be used; None if it can."""
+    if info.family == "LDSR":
+        return "enlarging by latent diffusion is not supported; the other upscalers are"
+    if info.filename is None:
+        source = f", published at {info.address}" if info.address else ""
+        return f"its file is missing: {info.wanted}{source}"
+    return None

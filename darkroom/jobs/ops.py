@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from darkroom.jobs.spec import Emphasis, Model, Picture
+from darkroom.jobs.spec import TILED, Emphasis, FaceRestoration, Model, Picture, Tiles
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,6 +21,11 @@ class Cond:
 
     context: Tensor
     vector: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What rows of one forward pass have in common: the shapes of both parts, () for none."""
+        return tuple(self.context.shape), () if self.vector is None else tuple(self.vector.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +50,7 @@ class EncodeText:
 
     `numbers` are what some families are told beside the text (SDXL: sizes and crops in pixels), each embedded on its
     own. `negative` texts that are all empty may be zeros there. `sdxl_clip_l_skip` has `clip_skip` act on SDXL's first
-    encoder.
+    encoder. Without `t5` that encoder of Stable Diffusion 3 reads nothing.
     """
 
     model: Model
@@ -57,6 +62,7 @@ class EncodeText:
     negative: bool = False
     numbers: tuple[float, ...] = ()
     sdxl_clip_l_skip: bool = False
+    t5: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -114,6 +120,43 @@ class Upscale:
     upscaler: str
     picture: Picture
     size: tuple[int, int]
+    tiles: Tiles = TILED
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RestoreFaces:
+    """Restore the faces of a picture. Answer: `Picture`."""
+
+    model: Model
+    picture: Picture
+    restoration: FaceRestoration
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class EnlargeTile:
+    """Show a network a piece of a picture. Answer: `Picture`, larger by the network's own factor.
+
+    Where a job is nothing but this, `step` of `steps` says how far it is.
+    """
+
+    upscaler: str
+    picture: Picture
+    step: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RestoreFace:
+    """Show a restorer a face `[512, 512, 3]`, upright and in its place. Answer: such a `Picture`.
+
+    `weight`, `step` and `steps` as above.
+    """
+
+    restorer: str
+    picture: Picture
+    weight: float
+    step: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,10 +171,27 @@ class Note:
     value: object
 
 
-Question = EncodeText | EncodeImage | EstimateDepth | Denoise | Decode | Upscale
+@dataclass(frozen=True, slots=True, eq=False)
+class Aside:
+    """Not a question either: a picture made on the way, to be saved beside the result. Answer: None.
+
+    `suffix` ends the name of its file.
+    """
+
+    suffix: str
+    picture: Picture
+
+
+ForCheckpoint = EncodeText | EncodeImage | EstimateDepth | Denoise | Decode
+"""What a checkpoint's networks answer."""
+
+ForPicture = EnlargeTile | RestoreFace
+"""What networks of finished pictures answer, one evaluation each."""
+
+Question = ForCheckpoint | Upscale | RestoreFaces | ForPicture
 """What the engine answers."""
 
-Op = Question | Note
+Op = Question | Note | Aside
 """What a program may yield."""
 
 Answer = Any
@@ -142,7 +202,8 @@ Program = Generator[Op, Answer, Picture]
 
 
 class Interrupted(BaseException):
-    """Thrown into a program that waits for a Denoise: stop sampling, make a picture of what there is.
+    """Thrown into a program that waits for a Denoise, or for a piece of a picture: stop, make a picture of what there
+    is.
 
     Not an `Exception`, as `GeneratorExit` is none: no handler of errors should ever swallow it.
     """

@@ -20,15 +20,16 @@ from darkroom.sampling.names import Sampler, get_sampler
 from darkroom.sampling.noise import ImageNoise, SharedPath
 from darkroom.sampling.plan import Plan, img2img_steps
 from darkroom.sampling.steps import Knobs, Steps
-from darkroom.sampling.tables import NoiseTable
+from darkroom.sampling.tables import NoiseTable, noise_table
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Pass:
     """A pass of a job: `second` is the larger one of a hires job, `steps` those that prompt editing counts.
 
-    `image` `[C', H/8, W/8]` is what inpainting, depth and editing models see beside the latent. `clean` is the latent
-    that was noised, None where the pass begins with noise alone.
+    `size` is the (height, width) in pixels that some models are told, None the job's own. `image` `[C', H/8, W/8]` is
+    what inpainting, depth and editing models see beside the latent. `clean` is the latent that was noised, None where
+    the pass begins with noise alone.
     """
 
     model: Model
@@ -38,6 +39,7 @@ class Pass:
     plan: Plan
     steps: int
     second: bool = False
+    size: tuple[int, int] | None = None
     image: Tensor | None = None
     clean: Tensor | None = None
 
@@ -76,7 +78,7 @@ def _guidance(spec: JobSpec, one: Pass, text_model: Model) -> Generator[Op, Answ
     return Guidance(
         model=one.model,
         table=one.table,
-        prompts=(yield from conditioning(spec, text_model, one.prompts, timeline(spec, one))),
+        prompts=(yield from conditioning(spec, text_model, one.prompts, timeline(spec, one), one.size)),
         scale=spec.cfg_scale / one.sampler.guidance_divisor,
         course=course_of(one.sampler, one.plan.sigmas, knobs(spec, one.sampler), _expected_steps(spec, one)),
         part=spec.passes - 1 if one.second else 0,
@@ -110,7 +112,10 @@ def _handover(spec: JobSpec, one: Pass) -> Handover | None:
         return None
     model = replace(one.model, checkpoint=refiner.checkpoint, traits=refiner.traits, vae=refiner.vae)
     image = one.image if refiner.traits.conditioning == one.model.traits.conditioning else None
-    refined = replace(one, model=model, image=image)
+    training = refiner.traits.training
+    alike = training == one.model.traits.training
+    table = one.table if alike else noise_table(spec.sampling, one.sampler, training)
+    refined = replace(one, model=model, table=table, image=image)
     return Handover(refiner=refiner, notes=_notes(spec, refiner), begin=lambda: _guidance(spec, refined, model))
 
 
@@ -127,19 +132,29 @@ def decode(model: Model, latent: Tensor) -> Program:
     return picture
 
 
+def finished(model: Model, latent: Tensor) -> Program:
+    """The picture that a pass without another one behind it comes to, and by what it was decoded.
+
+    A1111: after a second pass nothing is said of that.
+    """
+    if model.decoder != "Full":
+        yield Note("VAE Decoder", model.decoder)
+    return (yield from decode(model, latent))
+
+
 def image_noise(
-    spec: JobSpec, index: int, plan: Plan, device: torch.device, size: tuple[int, int] | None = None
+    spec: JobSpec, index: int, plan: Plan, device: torch.device, shape: tuple[int, ...] | None = None
 ) -> ImageNoise:
     """Everything random about picture `index`; nothing of it depends on the other pictures, unless that was asked for.
 
-    `size` is (height, width) of the latent, the job's own if not given.
+    `shape` is the latent's `[C, h, w]`, that of the first pass if not given.
     """
     position = index % spec.batch_size
     last = spec.seeds[index - position + spec.batch_size - 1]
     shared = SharedPath(seed=last, size=spec.batch_size, position=position)
     return ImageNoise(
         spec.seeds[index],
-        (spec.traits.latent_channels, *(size or spec.latent_size)),
+        shape or (spec.traits.latent_channels, *spec.latent_size),
         subseed=spec.subseeds[index],
         subseed_strength=spec.subseed_strength,
         seed_resize_from=spec.seed_resize_from,

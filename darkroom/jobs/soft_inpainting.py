@@ -15,6 +15,7 @@ from torch import Tensor
 from darkroom.jobs.spec import Picture, SoftInpainting
 from darkroom.sampling.filters import Mix
 from darkroom.sampling.names import Family
+from darkroom.sampling.rectified import to_ratio
 from darkroom.sampling.tables import NoiseTable
 
 _RADIUS = 2
@@ -32,6 +33,7 @@ def soft_mix(soft: SoftInpainting, init: Tensor, mask: Tensor, family: Family, t
     def mix(painted: Tensor, sigma: float) -> Tensor:
         # A1111: samplers that count training timesteps take that number for the noise level.
         level = sigma if family == "sigma" else table.timestep_of(sigma)
+        level = to_ratio(sigma) if table.flow else level
         return soft_blend(init, painted, faded(mask, soft, level), soft.contrast)
 
     return mix

@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from darkroom.jobs.block_weights import BlockWeights
+from darkroom.jobs.latent_modes import LATENT_MODES
 from darkroom.sampling.options import STABLE_DIFFUSION, SamplingOptions, Training
 
 Picture = NDArray[np.uint8]
@@ -16,8 +18,14 @@ Picture = NDArray[np.uint8]
 NoiseSource = Literal["GPU", "CPU", "NV"]
 Emphasis = Literal["None", "Ignore", "Original", "No norm"]
 
+EightBits = Literal["Disable", "Enable for SDXL", "Enable"]
+"""Which checkpoints' weights are held in eight bits."""
+
 VaeFallback = Literal["float32", "bfloat16", "none"]
 """What an autoencoder computes in once its own number format gave something that is no number."""
+
+Decoder = Literal["Full", "Approx NN", "Approx cheap", "TAESD"]
+"""What turns latents into pictures: the autoencoder, or something smaller that comes near it."""
 
 Conditioning = Literal["none", "inpaint", "edit", "depth"]
 """What a checkpoint's UNet sees beside the latent: nothing, a mask and the picture without what is under it, the whole
@@ -39,6 +47,11 @@ class Traits:
     training: Training = STABLE_DIFFUSION
     latent_channels: int = 4
 
+    @property
+    def is_distilled(self) -> bool:
+        """Whether the checkpoint is told how strongly the prompt guides: FLUX.1 dev, whose shift is open as well."""
+        return self.family == "flux" and self.training.flow is not None and self.training.flow.shift is None
+
 
 PLAIN = Traits()
 """Stable Diffusion 1.x as published."""
@@ -49,8 +62,8 @@ class Adapter:
     """A small network beside a checkpoint's: of the LoRA family, merged into its weights, or a hypernetwork, which
     changes what attention looks at. `name` is its key in the catalogue.
 
-    `unet` and `text` are how strongly it acts on either network; `rank` cuts it to its first so many directions. A
-    hypernetwork has `unet` alone.
+    `unet` and `text` are how strongly it acts on either network, `blocks` how strongly on each block of theirs (empty:
+    alike on all); `rank` cuts it to its first so many directions. A hypernetwork has `unet` alone.
     """
 
     name: str
@@ -58,6 +71,7 @@ class Adapter:
     unet: float = 1.0
     text: float = 1.0
     rank: int | None = None
+    blocks: BlockWeights = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +80,24 @@ class Model:
 
     `checkpoint` is a CheckpointInfo.key; `vae` an autoencoder's key, "" for the checkpoint's own. `token_merging` is
     the share of the finest self-attention's tokens that are merged, 0..1. `traits` are the checkpoint's.
+    `eight_bits` says which checkpoints' weights are held in eight bits.
     """
 
     checkpoint: str
     traits: Traits = PLAIN
+    eight_bits: EightBits = "Disable"
     vae: str = ""
     vae_fallback: VaeFallback = "float32"
+    decoder: Decoder = "Full"
     adapters: tuple[Adapter, ...] = ()
     tiling: bool = False
     token_merging: float = 0.0
+
+    @property
+    def is_in_eight_bits(self) -> bool:
+        """Whether this checkpoint's weights are held in eight bits."""
+        is_large = self.traits.family in ("sdxl", "refiner")
+        return self.eight_bits == "Enable" or (self.eight_bits == "Enable for SDXL" and is_large)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +118,32 @@ class GuidanceOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlowOptions:
+    """What Stable Diffusion 3 and FLUX.1 are told: whether T5 reads the prompt for the first, and for the second, which
+    was distilled from guided pictures, how strongly the prompt guides.
+    """
+
+    t5: bool = False
+    guidance: float = 3.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SdxlOptions:
+    """What checkpoints of SDXL's family are told beside the text, and how their text is read.
+
+    `crop_top` and `crop_left` are the pixels that are said to be missing at the picture's edges. The refiner hears how
+    well people like the pictures: those of a prompt by `high_score`, those of a negative prompt by `low_score`.
+    `clip_l_skip` has the job's `clip_skip` act on the first text encoder.
+    """
+
+    crop_top: int = 0
+    crop_left: int = 0
+    high_score: float = 6.0
+    low_score: float = 2.5
+    clip_l_skip: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refiner:
     """The checkpoint that takes over once the pass has come to `switch_at` (0..1; None: at once).
 
@@ -111,13 +160,44 @@ class Refiner:
     passes: Literal["first pass", "second pass", "both passes"] = "second pass"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiles:
+    """How a picture is cut up for a network: into squares of `side` pixels (0: not at all) that overlap.
+
+    What becomes of them fades into each other, or is averaged with `mean`.
+    """
+
+    side: int = 192
+    overlap: int = 8
+    mean: bool = False
+
+
+TILED = Tiles()
+"""How most networks are shown a picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceRestoration:
+    """Which network restores the faces of a picture; `weight` 0..1 is how much of them CodeFormer keeps.
+
+    Without the network's file the picture stays as it is. With `keep` the picture before it is kept beside; with
+    `unload` the network goes when it is done.
+    """
+
+    restorer: str
+    weight: float = 0.5
+    keep: bool = False
+    unload: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Hires:
     """The second, larger pass of a txt2img job, with every choice made.
 
     `size` is (width, height) of the upscaled picture, `crop` how many latent columns and rows are cut off it.
-    `upscaler` is the name of a latent mode or of an upscaler. `picture` stands in for the first pass. `early_texts`
-    are encoded with the first pass's adapters.
+    `upscaler` is the name of a latent mode or of an upscaler, which sees the picture in `tiles`. `picture` stands in
+    for the first pass. `early_texts` are encoded with the first pass's adapters. `keeps_first` hands over the first
+    pass's picture too.
     """
 
     checkpoint: str
@@ -125,6 +205,7 @@ class Hires:
     size: tuple[int, int]
     crop: tuple[int, int] = (0, 0)
     upscaler: str
+    tiles: Tiles = TILED
     steps: int
     denoising_strength: float
     sampler: str
@@ -138,6 +219,7 @@ class Hires:
     early_texts: bool = False
     token_merging: float = 0.0
     picture: Picture | None = None
+    keeps_first: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,16 +319,21 @@ class JobSpec:
     old_emphasis: bool = False
     old_prompt_editing: bool = False
     comma_backtrack: int = 20
+    eight_bits: EightBits = "Disable"
     vae: str = ""
     vae_fallback: VaeFallback = "float32"
+    decoder: Decoder = "Full"
     adapters: tuple[Adapter, ...] = ()
     tiling: bool = False
     token_merging: float = 0.0
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
+    sdxl: SdxlOptions = field(default_factory=SdxlOptions)
+    flow: FlowOptions = field(default_factory=FlowOptions)
     refiner: Refiner | None = None
     hires: Hires | None = None
     init: InitImage | None = None
+    faces: FaceRestoration | None = None
     task_id: str = ""
     params: tuple[tuple[str, str], ...] = field(default=())
 
@@ -261,13 +348,26 @@ class JobSpec:
         return 2 if self.hires and self.hires.picture is None else 1
 
     @property
+    def weighs_mask(self) -> bool:
+        """Whether the checkpoint is shown a mask whose weight counts.
+
+        A1111: SDXL's are said to be only where there is a picture under the mask.
+        """
+        if self.traits.conditioning != "inpaint":
+            return False
+        enlarged = self.hires is not None and self.hires.upscaler not in LATENT_MODES
+        return self.traits.family != "sdxl" or self.init is not None or enlarged
+
+    @property
     def model(self) -> Model:
         """What answers the questions of the first pass."""
         return Model(
             checkpoint=self.checkpoint,
             traits=self.traits,
+            eight_bits=self.eight_bits,
             vae=self.vae,
             vae_fallback=self.vae_fallback,
+            decoder=self.decoder,
             adapters=self.adapters,
             tiling=self.tiling,
             token_merging=self.token_merging,

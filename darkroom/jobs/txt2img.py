@@ -9,11 +9,11 @@ from darkroom.jobs.guidance import Sampled
 from darkroom.jobs.hires import hires_fix
 from darkroom.jobs.image_conditioning import blank_conditioning
 from darkroom.jobs.ops import Answer, Op, Program
-from darkroom.jobs.passes import Pass, decode, image_noise, knobs, sample
+from darkroom.jobs.passes import Pass, finished, image_noise, knobs, sample
 from darkroom.jobs.spec import JobSpec
 from darkroom.sampling.names import get_sampler
 from darkroom.sampling.plan import begin_txt2img, plan_txt2img
-from darkroom.sampling.samplers import solver_of
+from darkroom.sampling.samplers import walk
 from darkroom.sampling.tables import noise_table
 
 
@@ -25,16 +25,16 @@ def txt2img(spec: JobSpec, index: int, device: torch.device) -> Program:
     sampled = yield from first_pass(spec, index, device)
     if hires and not sampled.interrupted:
         return (yield from hires_fix(spec, hires, index, sampled, device))
-    return (yield from decode(sampled.model, sampled.latent))
+    return (yield from finished(sampled.model, sampled.latent))
 
 
 def first_pass(spec: JobSpec, index: int, device: torch.device) -> Generator[Op, Answer, Sampled]:
     """The pass that starts from noise alone."""
     sampler = get_sampler(spec.sampler)
-    table = noise_table(spec.sampling, sampler, spec.traits.training)
+    table = noise_table(spec.sampling, sampler, spec.traits.training, spec.latent_size)
     plan = plan_txt2img(table, sampler, spec.scheduler, spec.steps, spec.sampling)
     noise = image_noise(spec, index, plan, device)
-    steps = solver_of(sampler)(begin_txt2img(plan, noise.initial), plan.sigmas, noise, knobs(spec, sampler))
+    steps = walk(sampler, plan, begin_txt2img(plan, noise.initial), noise, knobs(spec, sampler))
     image = yield from blank_conditioning(spec.model, (spec.height, spec.width), device)
     only = Pass(
         model=spec.model,

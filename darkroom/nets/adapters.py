@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from darkroom.errors import BadModelFile
+from darkroom.nets import adapter_names
 from darkroom.nets.embeddings import Embedding, make_embedding
 from darkroom.nets.pickles import read_tensors
 
@@ -58,9 +59,11 @@ def read_adapter(path: Path) -> AdapterFile:
     for key, tensor in read_tensors(path, MAX_BYTES).items():
         if not isinstance(tensor, Tensor):
             continue
-        name, _, part = key.partition(".")
+        name, part = adapter_names.split(key)
         if name == _EMBEDDING:
             _bundle(bundled, part, tensor)
+        elif part == adapter_names.MAGNITUDE:
+            layers.setdefault(name, {})["dora_scale"] = tensor.reshape(-1, 1)
         elif part:
             layers.setdefault(name, {})[part] = tensor
     if not layers and not bundled:
@@ -125,10 +128,17 @@ def _scale(kind: "Kind", parts: Parts) -> float:
 
 
 def _decomposed(raw: Tensor, weight: Tensor, magnitude: Tensor) -> Tensor:
-    """Weight-decomposed adaptation: Liu et al. 2024, arXiv:2402.09353, equation 5, with norms per input channel."""
+    """Weight-decomposed adaptation: Liu et al. 2024, arXiv:2402.09353, equation 5, with norms per input channel, or per
+    output where the file has a column of them.
+    """
     whole = weight + raw
-    norm = whole.transpose(0, 1).reshape(whole.shape[1], -1).norm(dim=1)
-    decomposed: Tensor = whole * (magnitude / norm.reshape(1, -1, *[1] * (whole.dim() - 2))) - weight
+    ones = [1] * (whole.dim() - 2)
+    if magnitude.dim() > 1 and len(magnitude) == magnitude.numel() > 1:
+        norm = _matrix(whole).norm(dim=1).reshape(-1, 1, *ones)
+        magnitude = magnitude.reshape(norm.shape)
+    else:
+        norm = whole.transpose(0, 1).reshape(whole.shape[1], -1).norm(dim=1).reshape(1, -1, *ones)
+    decomposed: Tensor = whole * (magnitude / norm) - weight
     return decomposed
 
 

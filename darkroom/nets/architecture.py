@@ -24,9 +24,19 @@ def conditioning_of(shapes: Shapes) -> Conditioning:
     return _BY_CHANNELS.get(shape[1], "none") if len(shape) > 1 else "none"
 
 
+def is_guided(shapes: Shapes) -> bool:
+    """Whether a FLUX.1 checkpoint is told how strongly the prompt guides it."""
+    return any(prefix + "guidance_in.in_layer.weight" in shapes for prefix in ("", _UNET))
+
+
 def text_width(shapes: Shapes) -> int | None:
     """The width of a checkpoint's token vectors, all its text encoders together; None where it has none."""
-    tables = [shape for name, shape in shapes.items() if name.endswith("token_embedding.weight")]
+    tables = [
+        shape
+        for name, shape in shapes.items()
+        # Below the other name are encoders that no embedding was ever made for.
+        if name.endswith("token_embedding.weight") and not name.startswith("text_encoders.")
+    ]
     return sum(shape[1] for shape in tables if len(shape) > 1) or None
 
 
@@ -46,16 +56,17 @@ _UNET = "model.diffusion_model."
 _INPUT = _UNET + "input_blocks.0.0.weight"
 _BY_CHANNELS: Mapping[int, Conditioning] = {5: "depth", 8: "edit", 9: "inpaint"}
 _OPEN_CLIP_H = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"
+_OPEN_CLIP_ALONE = "conditioner.embedders.0.model.ln_final.weight"
 
 # In order: the first that holds is the answer.
 _ARCHITECTURES: Iterable[tuple[str, Callable[[Shapes], bool]]] = (
-    ("sd3", _has(_UNET + "x_embedder.proj.weight")),
+    ("sd3", _starts("joint_blocks.", _UNET + "joint_blocks.")),
     ("flux", _starts("double_blocks.", _UNET + "double_blocks.")),
     ("sdxl", _has("conditioner.embedders.1.model.ln_final.weight")),
-    ("refiner", _has("conditioner.embedders.0.model.ln_final.weight")),
+    ("refiner", lambda shapes: _OPEN_CLIP_ALONE in shapes and _UNET + "label_emb.0.0.weight" in shapes),
     ("Stable Diffusion 2 unclip", _has("embedder.model.ln_final.weight")),
     ("Stable Diffusion 2 depth", _starts("depth_model.")),
-    ("sd2", _has(_OPEN_CLIP_H)),
+    ("sd2", lambda shapes: _OPEN_CLIP_H in shapes or _OPEN_CLIP_ALONE in shapes),
     ("AltDiffusion", _starts("cond_stage_model.roberta.")),
     (
         "a Stable Diffusion model with an unusual input",

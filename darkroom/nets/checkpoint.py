@@ -1,20 +1,21 @@
-"""One checkpoint file: its tensors by their original names, what kind of model they are, and how they enter a module.
+"""One open checkpoint: its tensors by their original names, what kind of model they are, and how they enter a module.
 
-Knows the safetensors container and the rule that every tensor has its place; the places themselves are in `layout`.
+Knows the rule that every tensor has its place; the places themselves are in `layout`, and how files of all kinds are
+opened is in `opening`.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from darkroom.errors import BadModelFile
+from darkroom.nets.eight_bits import EIGHT_BITS, held_in_eight_bits, widen_in_use
+from darkroom.nets.layout import Part, Source
+from darkroom.nets.tensors import SafeFile, Tensors
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
@@ -26,49 +27,41 @@ _IGNORABLE = re.compile(
     r"(betas|logvar|lvlb_weights|global_step|scale_factor|(sqrt_|log_|posterior_|alphas_)\w*"
     r"|(.*\.)?model_ema\..*|.*\.position_ids|first_stage_model\.loss\..*"
     r"|cond_stage_model\.(.*\.)?(logit_scale|text_projection(\.weight)?)"
-    r"|text_encoders\..*\.logit_scale|(.*\.)?(scaled_fp8|scale_input)"
+    r"|conditioner\..*\.(logit_scale|text_projection)"
+    r"|text_encoders\..*\.(logit_scale|spiece_model|encoder\.embed_tokens\.weight)|(.*\.)?(scaled_fp8|scale_input)"
+    r"|text_encoders\.clip_l\.(transformer\.)?text_projection(\.weight)?"
     r"|(optimizer|optimizer_states|lr_schedulers|callbacks|loops|denoiser)\..*)"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some rows of a file's tensor that has `total` of them: those of each range (from, up to), one after the other. No
-    ranges mean the whole tensor.
-    """
-
-    key: str
-    total: int = 0
-    ranges: tuple[tuple[int, int], ...] = ()
-
-    def shape_in_file(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the whole tensor, where the part is of this shape."""
-        return (self.total, *shape[1:]) if self.ranges else shape
-
-
-Source = Callable[[str], str | Part]
-"""Where a module's weight, given by its name, lies in a file."""
+def is_ignorable(name: str) -> bool:
+    """Whether a tensor of this name is known to be of no use for pictures."""
+    return _IGNORABLE.fullmatch(name) is not None
 
 
 class Checkpoint:
-    """An open file: `shapes` by name, tensors on demand (memory-mapped). A context manager."""
+    """An open file: `shapes` by name, tensors on demand (memory-mapped). A context manager.
 
-    __slots__ = ("_file", "_taken", "path", "shapes")
+    `vae_dtype` is the autoencoder's format if it has one of its own. With `eight_bits` the matrices and convolutions of
+    all else are held in eight bits, see `eight_bits`.
+    """
 
-    def __init__(self, path: Path) -> None:
-        """Open and check the header. Raises BadModelFile for anything but a whole safetensors file of floats."""
+    __slots__ = ("_file", "_taken", "eight_bits", "path", "shapes", "vae_dtype")
+
+    def __init__(self, path: Path, tensors: Tensors | None = None) -> None:
+        """A safetensors file, or one of another kind whose `tensors` somebody has opened. Raises BadModelFile for
+        anything but a whole file of floats.
+        """
         self.path = path
+        self.vae_dtype: torch.dtype | None = None
+        self.eight_bits = False
         self._taken: set[str] = set()
-        try:
-            file: Any = safe_open(path, framework="pt", device="cpu")
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            self.shapes: dict[str, tuple[int, ...]] = {name: tuple(part.get_shape()) for name, part in slices.items()}
-            kinds = {name: str(part.get_dtype()) for name, part in slices.items()}
-            self._file = file
-        except (SafetensorError, OSError, ValueError) as error:
-            raise BadModelFile(f"{path.name}: {_why_unreadable(path, error)}") from error
+        self._file = tensors or SafeFile(path)
+        self.shapes = self._file.shapes
         odd = [
-            f"{name} is {kind}" for name, kind in kinds.items() if kind not in FLOATS and not _IGNORABLE.fullmatch(name)
+            f"{name} is {kind}"
+            for name, kind in self._file.kinds.items()
+            if kind not in FLOATS and not _IGNORABLE.fullmatch(name)
         ]
         if odd:
             raise BadModelFile(f"{path.name}: only {', '.join(sorted(FLOATS))} weights can be used, but {_few(odd)}")
@@ -79,13 +72,21 @@ class Checkpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.__exit__(kind, error, trace)
+        self._file.close()
 
     def below(self, prefix: str) -> dict[str, tuple[int, ...]]:
         """Names (without the prefix) and shapes of all tensors under a prefix."""
         return {name[len(prefix) :]: shape for name, shape in self.shapes.items() if name.startswith(prefix)}
 
-    def fill(self, module: nn.Module, source: Source, dtype: torch.dtype, device: torch.device) -> None:
+    def fill(
+        self,
+        module: nn.Module,
+        source: Source,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        is_autoencoder: bool = False,
+    ) -> None:
         """Give a module that was built on the meta device its weights; `source` maps its names to the file's.
 
         Convolutions get channels-last order; one of 1x1 may enter a linear layer. Raises BadModelFile if a tensor is
@@ -102,8 +103,14 @@ class Checkpoint:
         ]
         if misfits:
             raise BadModelFile(f"{self.path.name}: {len(misfits)} tensors have another shape: {_few(misfits)}")
-        weights = {name: self._read(part, shape, dtype, device) for name, (part, shape) in wanted.items()}
+        small = set(held_in_eight_bits(module)) if self.eight_bits and not is_autoencoder else set()
+        dtype = (self.vae_dtype if is_autoencoder else None) or dtype
+        weights = {
+            name: self._read(part, shape, dtype, device).to(EIGHT_BITS if name in small else dtype)
+            for name, (part, shape) in wanted.items()
+        }
         module.load_state_dict(weights, strict=True, assign=True)
+        widen_in_use(module)
         self._taken.update(part.key for part, _ in wanted.values())
 
     def _read(self, part: Part, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -114,6 +121,8 @@ class Checkpoint:
             tensor = torch.cat([rows[start:stop].to(device, dtype) for start, stop in part.ranges]).reshape(shape)
         else:
             tensor = self._file.get_tensor(part.key).reshape(shape)
+        if tensor.dtype == torch.float16 and dtype == torch.bfloat16 and tensor.dim() < 4:
+            tensor = tensor.to(device, torch.float32)  # twice as quick as at once, and the same
         copied: Tensor = tensor.to(device, dtype, copy=not part.ranges, memory_format=order)
         scale = part.key.removesuffix("weight") + "scale_weight"
         if part.key.endswith(".weight") and scale in self.shapes:
@@ -122,6 +131,10 @@ class Checkpoint:
             copied *= self._file.get_tensor(scale).to(device, dtype)
         return copied
 
+    def set_aside(self, prefix: str) -> None:
+        """Count all tensors under a prefix as having a place: they are read later, if at all."""
+        self._taken.update(name for name in self.shapes if name.startswith(prefix))
+
     def refuse_leftovers(self) -> None:
         """Raise BadModelFile if the file holds a tensor that went nowhere and is not known to be of no use."""
         left = [name for name in self.shapes if name not in self._taken and not _IGNORABLE.fullmatch(name)]
@@ -129,13 +142,6 @@ class Checkpoint:
             raise BadModelFile(
                 f"{self.path.name}: {len(left)} tensors have no place in this architecture: {_few(left)}"
             )
-
-
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a `.safetensors` file. Raises BadModelFile; a pickled checkpoint is refused unopened."""
-    if path.suffix.lower() != ".safetensors":
-        raise BadModelFile(f"{path.name}: only .safetensors files are opened; a pickled checkpoint could run code")
-    return Checkpoint(path)
 
 
 def _part(place: str | Part) -> Part:
@@ -148,16 +154,3 @@ def _few(texts: list[str]) -> str:
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError:
-        return f"cannot be read: {error}"
-    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        return "is a pickled checkpoint under another name; those are not opened, they could run code"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer; the model itself was not downloaded"
-    return f"is not a whole safetensors file: {error}"

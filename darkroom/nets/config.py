@@ -1,28 +1,33 @@
-"""The YAML that may lie beside a checkpoint, in the layout of CompVis' latent-diffusion. Knows no tensors; no torch.
+"""The YAML that may lie beside a checkpoint, in the layout of CompVis' latent-diffusion or of Stability's
+generative-models. Knows no tensors; no torch.
 
 Only what the tensors themselves cannot tell is read: the noise schedule, what the network predicts, the latent's scale
-and the number of attention heads. Without a YAML a checkpoint is taken for Stable Diffusion 1.x as published.
+and the number of attention heads. What a YAML leaves open, or all without one, is as its family was published.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import yaml
 
 from darkroom.errors import BadModelFile
+from darkroom.nets.folder_config import INDEX, as_document
 
 MAX_BYTES = 1 << 20
 
-Prediction = Literal["epsilon", "v"]
+Prediction = Literal["epsilon", "v", "flow"]
+"""What the network answers: the noise; v; or the way from the picture to the noise, of flow matching."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """What a YAML says about a model; the defaults are those of Stable Diffusion 1.x.
 
-    `scale` multiplies the autoencoder's latent. `heads` or `head_channels` (one of them) splits the UNet's attention.
+    `scale` multiplies the autoencoder's latent, once `shift` was taken off it. `heads` or `head_channels` (one of them)
+    splits the UNet's attention. With `probe` only the network itself can tell whether it predicts noise or v.
     `native_size` is the side in pixels that the model draws best; with a side above `largest_size` it no longer
     lays out a whole picture.
     """
@@ -31,31 +36,58 @@ class ModelConfig:
     linear_end: float = 0.012
     timesteps: int = 1000
     scale: float = 0.18215
+    shift: float = 0.0
     prediction: Prediction = "epsilon"
+    probe: bool = False
     heads: int | None = 8
     head_channels: int | None = None
     native_size: int = 512
     largest_size: int | None = None
 
 
+SIZE_OF_V = 768
+"""Native size of the Stable Diffusion 2 models that predict v; those that predict noise have the size of 1.x."""
+
+_LARGE = ModelConfig(scale=0.13025, heads=None, head_channels=64, native_size=1024)
+
+PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
+    {
+        "sd1": ModelConfig(),
+        "sd2": ModelConfig(heads=None, head_channels=64, probe=True, native_size=SIZE_OF_V),
+        "sdxl": _LARGE,
+        "refiner": _LARGE,
+        "sd3": ModelConfig(scale=1.5305, shift=0.0609, prediction="flow", native_size=1024),
+        "flux": ModelConfig(scale=0.3611, shift=0.1159, prediction="flow", native_size=1024),
+    }
+)
+"""The families as they were published."""
+
+
 def beside(checkpoint: Path) -> Path | None:
-    """The YAML next to a checkpoint, if there is one."""
+    """The YAML next to a checkpoint, if there is one; the index of a folder in diffusers' layout."""
+    if checkpoint.is_dir():
+        return checkpoint / INDEX
     config = checkpoint.with_suffix(".yaml")
     return config if config.is_file() else None
 
 
-def read_config(path: Path | None) -> ModelConfig:
-    """Read a YAML; None gives the defaults. Raises BadModelFile if it is too large, malformed or out of range."""
+def read_config(path: Path | None, family: str = "sd1") -> ModelConfig:
+    """Read a YAML; None gives the family as published. Raises BadModelFile if it is too large, malformed or out of
+    range.
+    """
+    published = PUBLISHED.get(family, ModelConfig())
     if path is None:
-        return ModelConfig()
+        return published
     try:
         document = _parse(path)
-        return _validated(_config(document), path)
+        return _validated(_config(document, published), path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise BadModelFile(f"{path.name}: not a usable model configuration: {error}") from error
 
 
 def _parse(path: Path) -> Mapping[str, object]:
+    if path.name == INDEX:
+        return as_document(path.parent)
     with path.open("rb") as file:
         text = file.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
@@ -94,22 +126,36 @@ def _count(section: Mapping[str, object], name: str) -> int | None:
     return value
 
 
-def _config(document: Mapping[str, object]) -> ModelConfig:
+def _config(document: Mapping[str, object], default: ModelConfig) -> ModelConfig:
     params = _inner(document, "model", "params")
-    unet = _inner(params, "unet_config", "params")
+    unet = _inner(params, "unet_config", "params") or _inner(params, "network_config", "params")
+    discretization = _inner(params, "denoiser_config", "params", "discretization_config", "params")
+    schedule = {**discretization, **params}
     head_channels = _count(unet, "num_head_channels")
-    default = ModelConfig()
-    return ModelConfig(
-        linear_start=_number(params, "linear_start", default.linear_start),
-        linear_end=_number(params, "linear_end", default.linear_end),
-        timesteps=_count(params, "timesteps") or default.timesteps,
+    heads = _count(unet, "num_heads")
+    if not (heads or head_channels):
+        heads, head_channels = default.heads, default.head_channels
+    prediction: Prediction = "v" if _says_v(params) else default.prediction
+    native_size = ModelConfig().native_size if default.probe and prediction != "v" else default.native_size
+    return replace(
+        default,
+        linear_start=_number(schedule, "linear_start", default.linear_start),
+        linear_end=_number(schedule, "linear_end", default.linear_end),
+        timesteps=_count(schedule, "timesteps") or _count(schedule, "num_timesteps") or default.timesteps,
         scale=_number(params, "scale_factor", default.scale),
-        prediction="v" if params.get("parameterization") == "v" else "epsilon",
-        heads=None if head_channels else _count(unet, "num_heads") or default.heads,
+        prediction=prediction,
+        probe=False,
+        heads=None if head_channels else heads,
         head_channels=head_channels,
-        native_size=_count(_inner(document, "darkroom"), "native_size") or default.native_size,
+        native_size=_count(_inner(document, "darkroom"), "native_size") or native_size,
         largest_size=_count(_inner(document, "darkroom"), "largest_size"),
     )
+
+
+def _says_v(params: Mapping[str, object]) -> bool:
+    """Whether the network predicts v: CompVis' layout has a parameter for it, the other one a class."""
+    scaling = _inner(params, "denoiser_config", "params", "scaling_config").get("target")
+    return params.get("parameterization") == "v" or str(scaling).endswith(".VScaling")
 
 
 def _validated(config: ModelConfig, path: Path) -> ModelConfig:

@@ -8,8 +8,6 @@ from darkroom.errors import BadModelFile
 
 Container = Literal["safetensors", "pickle"]
 
-MAX_HEADER_BYTES = 64 << 20
-
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _OTHERS = (
     (b"version https://git-lfs", "a git-lfs pointer; the model itself was not downloaded"),

@@ -3,6 +3,7 @@
 Knows how that process is started and what its answers mean, and keeps the copies of large files. No torch.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from darkroom.errors import BadModelFile
-from darkroom.nets.containers import MAX_HEADER_BYTES
+from darkroom.nets.folders import state_of
+from darkroom.nets.headers import MAX_HEADER_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ from darkroom.nets.unpickler.process import main
 os._exit(main(*sys.argv[2:]))
 """
 """Nothing is tidied up behind it: ending an interpreter may open and import."""
+
+MAX_DESCRIPTIONS = 4096
 
 _SUFFIX = ".safetensors"
 _STALE_S = 86_400
@@ -109,6 +113,32 @@ class Copies:
                 raise BadModelFile(f"{path.name}: no copy of it can be written: {error}") from error
             return copy
 
+    def describe(self, path: Path) -> dict[str, Any]:
+        """The safetensors header that a pickled file would have, kept until the file changes. Raises BadModelFile."""
+        try:
+            size, changed = state_of(path)
+        except OSError as error:
+            raise BadModelFile(f"{path.name}: cannot be read: {error.strerror}") from error
+        key = hashlib.sha256(f"{size}:{changed}:{path.absolute()}".encode()).hexdigest()
+        kept = self._folder / f"{key[:32]}.json"
+        header = _find_kept(kept)
+        if header is None:
+            header = describe(path)
+            self._keep(kept, header)
+        return header
+
+    def _keep(self, kept: Path, header: dict[str, Any]) -> None:
+        part = kept.with_name(f"{kept.name}.{os.getpid()}.{threading.get_ident()}.part")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(header, separators=(",", ":")), encoding="ascii")
+            part.replace(kept)
+            known = sorted(self._folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
+            for old in known[:-MAX_DESCRIPTIONS]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("%s: what it says of a pickled file is not kept: %s", kept, error)
+
     def _make_room(self, path: Path) -> None:
         """Drop what is older until a copy as large as the file fits. Raises BadModelFile if the disk is full."""
         coming_bytes = path.stat().st_size
@@ -128,6 +158,17 @@ class Copies:
                 f"{path.name}: its safetensors copy takes about {coming_bytes} bytes in {self._folder}, and {free} are"
                 " free"
             )
+
+
+def _find_kept(kept: Path) -> dict[str, Any] | None:
+    try:
+        header = json.loads(kept.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.warning("%s: passed over: %s", kept, error)
+        return None
+    return header if isinstance(header, dict) else None
 
 
 def make_copy(path: Path, copy: Path) -> None:

@@ -30,12 +30,12 @@ _CHUNK = "sd-ti-embedding"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Embedding:
-    """`parts` are float32 `[n, width]` by text encoder: "" for a single vector set, else clip_l and clip_g.
+    """`table` is float32 `[n, width]`; where it is for two text encoders, CLIP's columns come before OpenCLIP's.
 
     `name` is what a picture says it is called; `step` and the checkpoint are notes of its training.
     """
 
-    parts: Mapping[str, Tensor]
+    table: Tensor
     name: str | None = None
     step: int | None = None
     sd_checkpoint: str | None = None
@@ -44,12 +44,12 @@ class Embedding:
     @property
     def vectors(self) -> int:
         """How many tokens it takes the place of."""
-        return len(next(iter(self.parts.values())))
+        return len(self.table)
 
     @property
     def width(self) -> int:
         """Width of its vectors, all text encoders together."""
-        return sum(part.shape[1] for part in self.parts.values())
+        return self.table.shape[1]
 
 
 def read_embedding(path: Path) -> Embedding | None:
@@ -68,21 +68,19 @@ def make_embedding(content: Mapping[str, Any]) -> Embedding:
     """The embedding that a file's content is. Raises ValueError, TypeError, KeyError."""
     notes = {key: content.get(key) for key in ("step", "sd_checkpoint", "sd_checkpoint_name", "name")}
     if "string_to_param" in content:
-        params = content["string_to_param"]
-        parts = {"": _vectors(_only(params))}
         return Embedding(
-            parts=parts,
+            table=_vectors(_only(content["string_to_param"])),
             name=_text(notes["name"]),
             step=notes["step"] if isinstance(notes["step"], int) else None,
             sd_checkpoint=_text(notes["sd_checkpoint"]),
             sd_checkpoint_name=_text(notes["sd_checkpoint_name"]),
         )
     if "clip_g" in content and "clip_l" in content:
-        both = {key: _vectors(content[key]) for key in ("clip_l", "clip_g")}
-        if len({len(part) for part in both.values()}) > 1:
+        first, second = _vectors(content["clip_l"]), _vectors(content["clip_g"])
+        if len(first) != len(second):
             raise ValueError("clip_g and clip_l differ in length")
-        return Embedding(parts=both)
-    return Embedding(parts={"": _vectors(_only(content))})
+        return Embedding(table=torch.cat([first, second], dim=1))
+    return Embedding(table=_vectors(_only(content)))
 
 
 def _only(tensors: object) -> object:

@@ -6,8 +6,7 @@ Names follow Black Forest Labs' flux (`model.py`) on one side and diffusers 0.4x
 from collections.abc import Mapping
 from typing import Any
 
-from darkroom.nets.checkpoint import Part, Source
-from darkroom.nets.layout import Shapes
+from darkroom.nets.layout import Part, Shapes, Source
 from darkroom.nets.sd3_layout import share, swapped
 
 _GUIDANCE = "guidance_in.in_layer.weight"

@@ -1,10 +1,13 @@
 """What a model file tells without being loaded: its safetensors header, and the JSON beside it. No torch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 MAX_HEADER_BYTES = 64 << 20
+
+_FIRST_METADATA = ("ss_sd_model_name", "ss_resolution", "ss_clip_skip", "ss_num_train_images", "ss_tag_frequency")
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -19,17 +22,6 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + size
 
 
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a safetensors file's tensors; none if it cannot be read: loading it will say what is wrong
-    with it, to whoever asks for it.
-    """
-    try:
-        header, _ = read_header(path)
-        return {name: tuple(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return {}
-
-
 def preferred_vae(checkpoint: Path) -> str | None:
     """The autoencoder that the JSON beside a checkpoint asks for."""
     try:
@@ -37,3 +29,20 @@ def preferred_vae(checkpoint: Path) -> str | None:
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return wish if isinstance(wish, str) and wish else None
+
+
+def metadata_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts of a header, JSON objects among them decoded, what people look for first."""
+    stored = header.get("__metadata__")
+    texts = {key: value for key, value in stored.items() if isinstance(value, str)} if isinstance(stored, dict) else {}
+    ordered = {key: texts[key] for key in _FIRST_METADATA if key in texts} | texts
+    return {key: _decoded(value) for key, value in ordered.items()}
+
+
+def _decoded(value: str) -> Any:
+    if not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value

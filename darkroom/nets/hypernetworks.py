@@ -56,6 +56,12 @@ class Hypernetwork:
 
     pairs: Mapping[int, tuple[nn.Module, nn.Module]]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        modules = (module for pair in self.pairs.values() for module in pair)
+        return sum(weight.nbytes for module in modules for weight in module.parameters())
+
 
 def read_hypernetwork(path: Path, device: torch.device, dtype: torch.dtype) -> Hypernetwork:
     """Read one file. Raises BadModelFile."""

@@ -5,6 +5,7 @@ Names are mapped *from* the module *to* the file: what is asked for and not ther
 """
 
 from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from darkroom.nets.config import ModelConfig
@@ -12,9 +13,30 @@ from darkroom.nets.config import ModelConfig
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of one network's tensors by name, the network's prefix taken off."""
 
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows of a file's tensor that has `total` of them: those of each range (from, up to), one after the other. No
+    ranges mean the whole tensor.
+    """
+
+    key: str
+    total: int = 0
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    def shape_in_file(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the whole tensor, where the part is of this shape."""
+        return (self.total, *shape[1:]) if self.ranges else shape
+
+
+Source = Callable[[str], str | Part]
+"""Where a module's weight, given by its name, lies in a file."""
+
 _UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "class_embedding.linear_1": "label_emb.0.0",
+    "class_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -38,8 +60,7 @@ def unet_sizes(shapes: Shapes, config: ModelConfig) -> dict[str, Any]:
     first = [f"input_blocks.{1 + (layers + 1) * i}" for i in range(levels)]
     channels = tuple(shapes[f"{name}.0.in_layers.2.weight"][0] for name in first)
     attends = [f"{name}.1.norm.weight" in shapes for name in first]
-    depths = [_depth(shapes, f"{name}.1") for name in first]
-    middle = "middle_block.1"
+    labels = shapes.get("label_emb.0.0.weight")
     return {
         "in_channels": shapes["input_blocks.0.0.weight"][1],
         "out_channels": shapes["out.2.weight"][0],
@@ -47,12 +68,43 @@ def unet_sizes(shapes: Shapes, config: ModelConfig) -> dict[str, Any]:
         "up_block_types": tuple("CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)),
         "block_out_channels": channels,
         "layers_per_block": layers,
-        "transformer_layers_per_block": tuple(depth or _depth(shapes, middle) for depth in depths),
+        **_depths(shapes, levels, layers),
         # diffusers calls the number of heads attention_head_dim here, for the sake of old files.
         "attention_head_dim": tuple(_heads(width, config) for width in channels),
-        "cross_attention_dim": shapes[f"{middle}.transformer_blocks.0.attn2.to_k.weight"][1],
-        "use_linear_projection": len(shapes[f"{middle}.proj_in.weight"]) == 2,
+        "cross_attention_dim": _first(shapes, ".attn2.to_k.weight")[1],
+        "use_linear_projection": len(_first(shapes, ".proj_in.weight")) == 2,
+        "class_embed_type": labels and "projection",
+        "projection_class_embeddings_input_dim": labels and labels[1],
     }
+
+
+def _depths(shapes: Shapes, levels: int, layers: int) -> dict[str, Any]:
+    """How many transformer blocks each attention has. Distilled networks lack some of them, or the middle's whole
+    attention.
+    """
+    down = [
+        [_depth(shapes, f"input_blocks.{1 + (layers + 1) * i + j}.1") for j in range(layers)] for i in range(levels)
+    ]
+    up = [[_depth(shapes, f"output_blocks.{(layers + 1) * i + j}.1") for j in range(layers + 1)] for i in range(levels)]
+    middle = _depth(shapes, "middle_block.1")
+    even = all(len({*below, *above}) == 1 for below, above in zip(down, reversed(up), strict=True))
+    if middle and even:
+        return {"transformer_layers_per_block": tuple(depths[0] or middle for depths in down)}
+    if middle:
+        raise ValueError("attentions of unlike depth beside one in the middle")
+    return {
+        "mid_block_type": "UNetMidBlock2D",
+        "transformer_layers_per_block": [[depth or 1 for depth in depths] for depths in down],
+        "reverse_transformer_layers_per_block": [[depth or 1 for depth in depths] for depths in up],
+    }
+
+
+def _first(shapes: Shapes, end: str) -> tuple[int, ...]:
+    """The shape of the first tensor of such a name. Raises KeyError."""
+    for name, shape in shapes.items():
+        if name.endswith(end):
+            return shape
+    raise KeyError(end)
 
 
 def unet_source(names: Container[str], layers: int) -> Callable[[str], str]:
@@ -116,6 +168,8 @@ def vae_sizes(shapes: Shapes, config: ModelConfig) -> dict[str, Any]:
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "up_block_types": ("UpDecoderBlock2D",) * levels,
         "scaling_factor": config.scale,
+        "use_quant_conv": "quant_conv.weight" in shapes,
+        "use_post_quant_conv": "post_quant_conv.weight" in shapes,
     }
 
 

@@ -36,6 +36,10 @@ from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
 from transformers import (
+    BlipConfig,
+    BlipForConditionalGeneration,
+    CLIPConfig,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -47,7 +51,8 @@ from transformers import (
 )
 
 __all__ = [
-    "Attention", "AttnProcessor", "AutoencoderKL", "BasicTransformerBlock", "CLIPTextConfig", "CLIPTextModel",
+    "Attention", "AttnProcessor", "AutoencoderKL", "BasicTransformerBlock", "BlipConfig",
+    "BlipForConditionalGeneration", "CLIPConfig", "CLIPModel", "CLIPTextConfig", "CLIPTextModel",
     "CLIPTextModelWithProjection", "CLIPTokenizer", "DPTConfig", "DPTForDepthEstimation", "DecoderTiny",
     "FluxTransformer2DModel", "SD3Transformer2DModel", "T5Config", "T5EncoderModel", "UNet2DConditionModel",
     "Upsample2D",

@@ -132,7 +132,7 @@ def _baked(parents: Parents, mix: Mix, name: str, source: str) -> Part:
     form, wanted = vae.forms[source], parents.a.forms[name].shape
     if form.shape != wanted:
         raise BadRequest(
-            "vae", vae.path.name, f"one that fits A: its {source} is {list(form.shape)}, that of A {list(wanted)}"
+            "vae", vae.name, f"one that fits A: its {source} is {list(form.shape)}, that of A {list(wanted)}"
         )
     return _copy(vae, source, name, mix.dtype)
 
@@ -183,8 +183,8 @@ def _kind(a: TensorFile, b: TensorFile, name: str) -> Kind:
         if theirs[1] == _LATENT_CHANNELS and ours[1] in _KINDS:
             return _KINDS[ours[1]]
         if ours[1] == _LATENT_CHANNELS and theirs[1] in _KINDS:
-            raise BadRequest("b", b.path.name, f"an {_KINDS[theirs[1]]} checkpoint must be A")
-    raise BadRequest("b", b.path.name, f"one that fits A: its {name} is {list(theirs)}, that of A {list(ours)}")
+            raise BadRequest("b", b.name, f"an {_KINDS[theirs[1]]} checkpoint must be A")
+    raise BadRequest("b", b.name, f"one that fits A: its {name} is {list(theirs)}, that of A {list(ours)}")
 
 
 def _check_difference(parents: Parents, name: str) -> None:
@@ -192,7 +192,7 @@ def _check_difference(parents: Parents, name: str) -> None:
     b, c = parents.b, parents.c
     if b and c and name in c.forms and c.forms[name].shape != b.forms[name].shape:
         shapes = f"its {name} is {list(c.forms[name].shape)}, that of B {list(b.forms[name].shape)}"
-        raise BadRequest("c", c.path.name, f"one that fits B: {shapes}")
+        raise BadRequest("c", c.name, f"one that fits B: {shapes}")
 
 
 def _wider(formats: Sequence[torch.dtype]) -> torch.dtype:

@@ -5,6 +5,7 @@ the present adapters touch are held twice.
 """
 
 import logging
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,14 +19,18 @@ logger = logging.getLogger(__name__)
 Layer = nn.Linear | nn.Conv2d | nn.GroupNorm | nn.LayerNorm
 """What an adapter may change: all have a weight, and a bias or None."""
 
-UNET_PREFIXES = ("lora_unet_", "oft_unet_", "diffusion_model_")
-TEXT_PREFIXES = ("lora_te_", "lora_te1_")
+Place = str | tuple[str, ...]
+"""A submodule by its name, or several of whose weights a file has the rows in one layer, one after the other."""
+
+UNET_PREFIXES = ("lora_unet_", "oft_unet_", "diffusion_model_", "unet_")
+TEXT_PREFIXES = ("lora_te_", "lora_te1_", "text_encoder_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """What one adapter has in a network: at which strength, and with how many of its directions (None: all).
 
+    `blocks` are factors of the strength by block (see `unet_block_of`); with any, a block that is not named has 0.
     `key` tells it apart from every other adapter and from an earlier state of the same file.
     """
 
@@ -33,21 +38,32 @@ class Share:
     file: AdapterFile
     strength: float
     rank: int | None = None
+    blocks: tuple[tuple[str, float], ...] = ()
 
     @property
     def identity(self) -> Hashable:
         """Equal for shares that change the weights alike."""
-        return self.key, self.strength, self.rank
+        return self.key, self.strength, self.rank, self.blocks
+
+    def strength_in(self, block: str) -> float:
+        """How strongly it acts in a block; "" is what lies in none."""
+        return self.strength * dict(self.blocks).get(block, 0.0) if block and self.blocks else self.strength
 
 
 class Merging:
-    """A module and the adapters in it. `places` says which submodule each layer name of a file means."""
+    """A module and the adapters in it. `places` says which submodule or submodules each layer name of a file means, and
+    `block_of` in which block a submodule lies.
+    """
 
-    __slots__ = ("_carried", "_module", "_places", "_untouched")
+    __slots__ = ("_block_of", "_carried", "_module", "_places", "_stacks", "_untouched")
 
-    def __init__(self, module: nn.Module, places: Mapping[str, str]) -> None:
+    def __init__(
+        self, module: nn.Module, places: Mapping[str, Place], block_of: Callable[[str], str] = lambda _: ""
+    ) -> None:
         self._module = module
         self._places = places
+        self._block_of = block_of
+        self._stacks = {one: place for place in places.values() if isinstance(place, tuple) for one in place}
         self._carried: tuple[Hashable, ...] = ()
         self._untouched: dict[tuple[str, str], nn.Parameter | None] = {}
 
@@ -64,43 +80,51 @@ class Merging:
             return
         self._restore()
         try:
-            for place, layers in self._touched(effective).items():
-                self._merge(place, layers)
+            for stack, layers in self._touched(effective).items():
+                self._merge(stack, layers)
         except BaseException:
             self._restore()
             raise
         self._carried = wanted
 
-    def _touched(self, shares: Sequence[Share]) -> dict[str, list[tuple[Share, str]]]:
-        """Which layers of which adapters go to each place, in order."""
-        found: dict[str, list[tuple[Share, str]]] = {}
+    def _touched(self, shares: Sequence[Share]) -> dict[tuple[str, ...], list[tuple[Share, str]]]:
+        """Which layers of which adapters go to the same submodules, in order."""
+        found: dict[tuple[str, ...], list[tuple[Share, str]]] = {}
         for share in shares:
             for layer in share.file.layers:
                 place = self._places.get(layer)
                 if place is not None:
-                    found.setdefault(place, []).append((share, layer))
+                    stack = place if isinstance(place, tuple) else self._stacks.get(place, (place,))
+                    found.setdefault(stack, []).append((share, layer))
         return found
 
-    def _merge(self, place: str, layers: Sequence[tuple[Share, str]]) -> None:
+    def _merge(self, stack: Sequence[str], layers: Sequence[tuple[Share, str]]) -> None:
         """Changes are computed in float32 and one upon the other: some kinds depend on the weight as it stands."""
-        target = self._layer(place)
-        old = weight = target.weight.float()
-        extra_bias: Tensor | None = None
+        weights = {place: self._layer(place).weight.float() for place in stack}
+        old = dict(weights)
+        biases: dict[str, Tensor] = {}
         for share, layer in layers:
-            try:
-                found = change(share.file.layers[layer], weight, share.strength, share.rank)
-            except MisfitError as misfit:
-                logger.debug(
-                    "%s of %s is left out: %s", layer, share.key, misfit
-                )  # A1111: what does not fit is skipped
+            places = self._places[layer]
+            places = places if isinstance(places, tuple) else (places,)
+            strength = share.strength_in(self._block_of(places[0]))
+            if not strength:
                 continue
-            weight = weight + found.weight
-            if found.bias is not None:
-                extra_bias = found.bias if extra_bias is None else extra_bias + found.bias
-        if extra_bias is not None:
-            self._replace(place, "bias", extra_bias if target.bias is None else target.bias.float() + extra_bias)
-        if weight is not old:
-            self._replace(place, "weight", weight)
+            try:
+                found = _change(share, layer, strength, [weights[place] for place in places])
+            except MisfitError as misfit:
+                # A1111: what does not fit is skipped
+                logger.debug("%s of %s is left out: %s", layer, share.key, misfit)
+                continue
+            for place, rows, bias in zip(places, *found, strict=True):
+                weights[place] = weights[place] + rows
+                if bias is not None:
+                    biases[place] = biases[place] + bias if place in biases else bias
+        for place, extra in biases.items():
+            bias = self._layer(place).bias
+            self._replace(place, "bias", extra if bias is None else bias.float() + extra)
+        for place, weight in weights.items():
+            if weight is not old[place]:
+                self._replace(place, "weight", weight)
 
     def _replace(self, place: str, name: str, value: Tensor) -> None:
         layer = self._layer(place)
@@ -116,24 +140,82 @@ class Merging:
 
     def _restore(self) -> None:
         for (place, name), weight in self._untouched.items():
-            setattr(self._module.get_submodule(place), name, weight)
+            layer = self._module.get_submodule(place)
+            changed = getattr(layer, name)
+            if weight is not None and changed is not None:
+                weight.data = weight.data.to(changed.device)  # the layer may have gone elsewhere meanwhile
+            setattr(layer, name, weight)
         self._untouched.clear()
         self._carried = ()
 
 
-def unet_places(unet: nn.Module, source: Callable[[str], str]) -> dict[str, str]:
+def _change(
+    share: Share, layer: str, strength: float, weights: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+    """What a layer of an adapter adds to each of some weights, and to their biases. Raises MisfitError."""
+    whole = weights[0] if len(weights) == 1 else torch.cat([*weights])
+    found = change(share.file.layers[layer], whole, strength, share.rank)
+    rows = [len(weight) for weight in weights]
+    if found.bias is None:
+        return torch.split(found.weight, rows), [None] * len(rows)
+    if found.bias.numel() != len(whole):
+        raise MisfitError(f"a change of {found.bias.numel()} numbers for a bias of {len(whole)}")
+    return torch.split(found.weight, rows), torch.split(found.bias.reshape(-1), rows)
+
+
+def unet_places(unet: nn.Module, source: Callable[[str], str]) -> dict[str, Place]:
     """Layer names of files for a UNet: after the original's modules (which `source` names) and after diffusers'."""
-    places = {}
+    places: dict[str, Place] = {}
     for name in _weighted(unet):
         original = source(f"{name}.weight").removesuffix(".weight")
-        for known in (original, name):
+        # diffusers calls what is told beside the text add_embedding where it puts XL together itself.
+        for known in (original, name, name.replace("class_embedding", "add_embedding")):
             places.update(dict.fromkeys((prefix + known.replace(".", "_") for prefix in UNET_PREFIXES), name))
     return places
 
 
-def text_places(encoder: nn.Module, prefixes: Sequence[str] = TEXT_PREFIXES) -> dict[str, str]:
-    """Layer names of files for a CLIP text encoder, after transformers' modules."""
-    return {f"{prefix}text_model_{name.replace('.', '_')}": name for name in _weighted(encoder) for prefix in prefixes}
+TEXT_BLOCK = "BASE"
+"""The block that all text encoders are."""
+
+_BLOCKS = re.compile(r"(input|middle|output)_blocks?\.(\d+)\.")
+_SIDES = {"input": "IN", "output": "OUT"}
+
+
+def unet_block_of(source: Callable[[str], str]) -> Callable[[str], str]:
+    """In which block a submodule of a UNet lies, in the original's order: IN00 to IN11, MID, OUT00 to OUT11 or fewer.
+    The time embedding and the last layers are in none.
+    """
+
+    def block_of(place: str) -> str:
+        found = _BLOCKS.match(source(f"{place}.weight"))
+        if found is None:
+            return ""
+        return f"{_SIDES[found[1]]}{int(found[2]):02}" if found[1] in _SIDES else "MID"
+
+    return block_of
+
+
+def text_places(encoder: nn.Module, prefixes: Sequence[str] = TEXT_PREFIXES, within: str = "") -> dict[str, Place]:
+    """Layer names of files for a CLIP text encoder, after transformers' modules. `within` is what comes before their
+    names in the module that carries the adapters.
+    """
+    return {
+        f"{prefix}text_model_{name.replace('.', '_')}": within + name
+        for name in _weighted(encoder)
+        for prefix in prefixes
+    }
+
+
+def open_clip_places(encoder: nn.Module, prefixes: Sequence[str], within: str = "") -> dict[str, Place]:
+    """Layer names of files for an OpenCLIP text encoder, as `text_places` has them, and those of layers that hold the
+    rows of queries, keys and values at once.
+    """
+    places = text_places(encoder, prefixes, within)
+    for name, _ in encoder.named_modules():
+        if name.endswith("self_attn"):
+            stack = tuple(f"{within}{name}.{part}_proj" for part in "qkv")
+            places.update({f"{prefix}text_model_{name.replace('.', '_')}_in_proj": stack for prefix in prefixes})
+    return places
 
 
 def _weighted(module: nn.Module) -> Iterator[str]:

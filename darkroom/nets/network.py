@@ -1,8 +1,9 @@
 """One loaded model as the engine sees it: text, latents and pictures in and out. Knows no file and no tensor's name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,25 @@ from darkroom.errors import NotANumberError
 from darkroom.nets import unet
 from darkroom.nets.config import ModelConfig, Prediction
 from darkroom.nets.hypernetworks import Hypernetwork, hypernetworks
-from darkroom.nets.libraries import AutoencoderKL, UNet2DConditionModel
+from darkroom.nets.libraries import (
+    AutoencoderKL,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from darkroom.nets.merging import Merging, Share
+from darkroom.nets.placement import Tier, Turns, let_blocks_take_turns, send_buffers
 from darkroom.nets.text import Asked, Encoded, Text, TextEncoder
 from darkroom.nets.tokenizer import ClipTokenizer
 from darkroom.nets.vae import Vae, VaeUse
 from darkroom.nets.variants import merged_tokens, tiled
+
+Run = Callable[[Any, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""Applies a denoiser to x, timesteps, context and vector, see `Network.denoise`."""
+
+
+Part = Literal["text", "denoiser"]
+"""What adapters are merged into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,12 +51,24 @@ class Variant:
 
 
 class Network:
-    """Text encoder, UNet and autoencoder of one checkpoint. All methods run without gradients, batched, on `device`,
-    and as the `variant` says that was set last.
+    """Text encoder, denoiser and autoencoder of one checkpoint. All methods run without gradients, batched, on
+    `device`, and as the `variant` says that was set last.
     """
 
     __slots__ = (
-        "__weakref__", "_text", "_text_adapters", "_tokenizer", "_unet", "_unet_adapters", "_vae", "config", "dtype",
+        "__weakref__",
+        "_run",
+        "_text",
+        "_text_adapters",
+        "_tier",
+        "_tokenizer",
+        "_turns",
+        "_unet",
+        "_unet_adapters",
+        "_vae",
+        "config",
+        "dtype",
+        "family",
         "variant",
     )  # fmt: skip
 
@@ -52,7 +78,8 @@ class Network:
         config: ModelConfig,
         tokenizer: ClipTokenizer,
         text_encoder: TextEncoder,
-        unet_model: UNet2DConditionModel,
+        unet_model: UNet2DConditionModel | SD3Transformer2DModel | FluxTransformer2DModel,
+        run: Run = unet.denoise,
         vae_model: AutoencoderKL,
         text_adapters: Merging | None = None,
         unet_adapters: Merging | None = None,
@@ -62,15 +89,37 @@ class Network:
         self._tokenizer = tokenizer
         self._text = text_encoder
         self._unet = unet_model
-        self._vae = Vae(vae_model, config.scale)
+        self._run = run
+        self._vae = Vae(vae_model, config.scale, config.shift)
         self._text_adapters = text_adapters or Merging(text_encoder.module, {})
         self._unet_adapters = unet_adapters or Merging(unet_model, {})
+        self._turns: Turns | None = None
+        self._tier: Tier = "whole"
+        self.family = ""
         self.variant = Variant()
+
+    def place(self, turns: Turns, tier: Tier, text_dtype: torch.dtype) -> None:
+        """From now on the networks, which are in main memory, take turns on a device as the tier says."""
+        self._turns, self._tier = turns, tier
+        self._text.module.to(text_dtype)
+        for module in (self._text.module, self._unet, self._vae.module):
+            if tier == "whole":
+                module.to(turns.device)
+            else:
+                send_buffers(module, turns.device)
+        if tier == "blocks":
+            let_blocks_take_turns(self._unet, turns)
+
+    def _use(self, module: nn.Module) -> None:
+        """Have a network where it is to compute."""
+        if self._turns is None or self._tier == "whole" or (self._tier == "blocks" and module is self._unet):
+            return
+        self._turns.take(module)
 
     @property
     def device(self) -> torch.device:
-        """Where the networks live."""
-        device: torch.device = self._unet.device
+        """Where the networks compute."""
+        device: torch.device = self._turns.device if self._turns else self._unet.device
         return device
 
     @property
@@ -79,8 +128,13 @@ class Network:
         return self.config.scale
 
     @property
+    def shift(self) -> float:
+        """What is taken off the autoencoder's latent before it is scaled."""
+        return self.config.shift
+
+    @property
     def prediction(self) -> Prediction:
-        """What `denoise` answers: the noise, or v."""
+        """What `denoise` answers."""
         return self.config.prediction
 
     @property
@@ -110,7 +164,9 @@ class Network:
 
     @property
     def image_channels(self) -> int:
-        """Channels that the UNet sees beside the latent; 0 for most models."""
+        """Channels that a UNet sees beside the latent; 0 for most models."""
+        if not isinstance(self._unet, UNet2DConditionModel):
+            return 0
         return int(self._unet.config.in_channels) - self.latent_channels
 
     @property
@@ -140,9 +196,19 @@ class Network:
         return self._tokenizer.tokenize(text)
 
     @torch.inference_mode()
+    def merge(self, part: Part) -> None:
+        """Have the variant's adapters in a part's weights now, instead of when it is used next."""
+        if part == "text":
+            self._use(self._text.module)
+            self._text_adapters.carry(self.variant.text)
+        else:
+            self._use(self._unet)
+            self._unet_adapters.carry(self.variant.unet)
+
+    @torch.inference_mode()
     def encode_text(self, texts: Sequence[Text], asked: Asked | None = None) -> Encoded:
         """Conditioning `[T, 77 * n, width]` float32 of T texts of up to n chunks of 77 tokens, encoded together."""
-        self._text_adapters.carry(self.variant.text)
+        self.merge("text")
         return self._text.encode(texts, asked or Asked())
 
     @torch.inference_mode()
@@ -152,7 +218,9 @@ class Network:
 
         The last C' = `image_channels` of x are what an inpainting, depth or editing model sees beside the latent.
         """
-        self._unet_adapters.carry(self.variant.unet)
+        self.merge("denoiser")
+        if not isinstance(self._unet, UNet2DConditionModel):
+            return self._run(self._unet, x, timesteps, context, vector)
         with ExitStack() as ways:
             if self.variant.tiling:
                 ways.enter_context(tiled(self._unet))
@@ -160,7 +228,7 @@ class Network:
                 ways.enter_context(hypernetworks(self._unet, self.variant.hypernetworks))
             if self.variant.token_merging:
                 ways.enter_context(merged_tokens(self._unet, self.variant.token_merging, (x.shape[-2], x.shape[-1])))
-            return unet.denoise(self._unet, x, timesteps, context, vector)
+            return self._run(self._unet, x, timesteps, context, vector)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
@@ -169,9 +237,11 @@ class Network:
         """
         if self.variant.check and bool(latents.isnan().any()):
             raise NotANumberError("the UNet", self.dtype)
+        self._use(self.vae.module)
         return self.vae.decode(latents, self.variant.vae_use)
 
     @torch.inference_mode()
     def encode_image(self, images: Tensor) -> Tensor:
         """Scaled latents `[B, C, H/8, W/8]` float32 of pictures `[B, 3, H, W]` in -1..1 (the posterior's mean)."""
+        self._use(self.vae.module)
         return self.vae.encode(images, self.variant.vae_use)

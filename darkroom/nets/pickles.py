@@ -65,7 +65,8 @@ def _read(path: Path, name: str) -> dict[Any, Any]:
     """All of a safetensors file; the mapping that its metadata describe if it was pickled before."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a mapping
+            # Copies: mapped pages would change, or vanish, with the file.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118  not a mapping
             metadata = file.metadata() or {}
         content = _grown(json.loads(metadata[TREE]), tensors) if TREE in metadata else tensors
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu, pad
 
-from darkroom.errors import BadModelFile
+from darkroom.errors import BadModelFile, BadRequest
 from darkroom.nets.libraries import DecoderTiny
 from darkroom.nets.pickles import read_tensors
 
@@ -101,6 +101,19 @@ class Previewer:
             if found:
                 return found
         return None
+
+    def get_decoder(self, method: Method, channels: int, scale: float) -> Decoder:
+        """The decoder of exactly this method. Raises BadRequest where its weights or the latent space are missing."""
+        space = find_space(channels, scale)
+        if space is None:
+            raise BadRequest("sd_vae_decode_method", method, "Full for this checkpoint's latents")
+        found = linear(space) if method == "Approx cheap" else self._find_network(method, space)
+        if found is None:
+            folder, stem = _FILES[method, space]
+            raise BadRequest(
+                "sd_vae_decode_method", method, f"Full, or put {stem}.pth into {self._models_dir / folder}"
+            )
+        return found
 
     def _find_network(self, method: Method, space: Space) -> Decoder | None:
         folder, stem = _FILES[method, space]

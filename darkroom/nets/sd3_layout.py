@@ -5,10 +5,10 @@ Stable Diffusion 3 and 3.5: Esser et al. 2024, arXiv:2403.03206.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from darkroom.nets.checkpoint import Part, Source
-from darkroom.nets.layout import Shapes
+from darkroom.nets.layout import Part, Shapes, Source
 
 HEAD_CHANNELS = 64
 """Of all published checkpoints; those that normalise queries tell it as well."""
@@ -101,6 +101,16 @@ def sd3_source(sizes: Mapping[str, Any]) -> Source:
         return swapped(key, width) if number == last and inner == "norm1_context.linear" else key
 
     return source
+
+
+def under(prefix: str, source: Source) -> Source:
+    """The same places where all names of the file begin with a prefix."""
+
+    def prefixed(name: str) -> str | Part:
+        place = source(name)
+        return prefix + place if isinstance(place, str) else replace(place, key=prefix + place.key)
+
+    return prefixed
 
 
 def share(key: str, width: int, index: int, total: int) -> Part:

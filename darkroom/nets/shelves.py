@@ -1,17 +1,18 @@
 """The small files beside the checkpoints: adapters, autoencoders, embeddings, hypernetworks; where and which. No torch.
 
-Knows folders, names and the headers of safetensors files, which are read within bounds and never run anything.
+Knows folders, names and the headers of safetensors files, which are read within bounds and never run anything. Without
+`hidden`, folders whose names begin with a dot are passed over.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.nets.catalog import Hashes, identity, walk
-from darkroom.nets.headers import read_header
+from darkroom.nets.catalog import identity, walk
+from darkroom.nets.hashing import Hasher
+from darkroom.nets.headers import metadata_of, read_header
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,6 @@ PICKLES = (".pt", ".ckpt")
 SAFE = ".safetensors"
 PICTURES = (".png", ".webp", ".jxl", ".avif")
 
-_FIRST_METADATA = ("ss_sd_model_name", "ss_resolution", "ss_clip_skip", "ss_num_train_images", "ss_tag_frequency")
 _FORBIDDEN_ALIASES = frozenset({"none"})
 
 
@@ -38,37 +38,42 @@ class SmallFile:
     offset: int = 0
 
 
-def adapters(folders: Iterable[Path]) -> list[SmallFile]:
+def adapters(folders: Iterable[Path], *, hidden: bool = True) -> list[SmallFile]:
     """The LoRA family's files. A1111: of several with the same stem the last one counts."""
-    found = {path.stem: path for path in _files(folders, (SAFE, *PICKLES))}
+    found = {path.stem: path for path in _files(folders, (SAFE, *PICKLES), hidden=hidden)}
     return [file for path in found.values() for file in _described(path, path.stem)]
 
 
-def autoencoders(checkpoint_folders: Iterable[Path], folders: Iterable[Path]) -> list[SmallFile]:
+def autoencoders(
+    checkpoint_folders: Iterable[Path], folders: Iterable[Path], *, hidden: bool = True
+) -> list[SmallFile]:
     """The VAE files, those that lie among checkpoints by the name `*.vae.*`; the last one of a name counts."""
-    beside = [path for path in _files(checkpoint_folders, (SAFE, *PICKLES)) if path.stem.lower().endswith(".vae")]
-    found = {path.name: path for path in (*beside, *_files(folders, (SAFE, *PICKLES)))}
+    beside = [path for path in _files(checkpoint_folders, (SAFE, *PICKLES), hidden=hidden) if path.stem.lower().endswith(".vae")]
+    found = {path.name: path for path in (*beside, *_files(folders, (SAFE, *PICKLES), hidden=hidden))}
     return [_bare(path, name) for name, path in found.items()]
 
 
-def embeddings(folders: Iterable[Path]) -> list[SmallFile]:
+def embeddings(folders: Iterable[Path], *, hidden: bool = True) -> list[SmallFile]:
     """What may hold textual-inversion embeddings; pictures among them may turn out to be mere previews."""
     suffixes = (SAFE, ".pt", ".bin", *PICTURES)
-    paths = (path for path in _files(folders, suffixes) if not path.stem.lower().endswith(".preview"))
+    paths = (path for path in _files(folders, suffixes, hidden=hidden) if not path.stem.lower().endswith(".preview"))
     return [_bare(path, path.stem) for path in paths if path.stat().st_size]
 
 
-def hypernetworks(folders: Iterable[Path]) -> list[SmallFile]:
+def hypernetworks(folders: Iterable[Path], *, hidden: bool = True) -> list[SmallFile]:
     """The hypernetworks. A1111: one called None does not count."""
-    found = {path.stem: path for path in _files(folders, (".pt",)) if path.stem != "None"}
+    found = {path.stem: path for path in _files(folders, (".pt",), hidden=hidden) if path.stem != "None"}
     return [_bare(path, name) for name, path in found.items()]
 
 
-def adapter_hash(file: SmallFile, hashes: Hashes) -> str:
-    """Twelve digits that name an adapter's tensors whatever its metadata say. Raises OSError."""
+def adapter_hash(file: SmallFile, hasher: Hasher) -> str | None:
+    """Twelve digits that name an adapter's tensors whatever its metadata say; None while they are being computed.
+
+    Raises OSError.
+    """
     stored = file.metadata.get("sshs_model_hash")
-    digits = stored if isinstance(stored, str) and stored else hashes.get(Path(file.filename), offset=file.offset)
-    return digits[:12]
+    digits = stored if isinstance(stored, str) and stored else hasher.find(Path(file.filename), file.offset)
+    return digits[:12] if digits else None
 
 
 def find_adapter(files: Sequence[SmallFile], name: str) -> SmallFile | None:
@@ -83,9 +88,9 @@ def find_adapter(files: Sequence[SmallFile], name: str) -> SmallFile | None:
     return (by_name if name.lower() in forbidden else by_alias).get(name)
 
 
-def _files(folders: Iterable[Path], suffixes: tuple[str, ...]) -> Iterator[Path]:
+def _files(folders: Iterable[Path], suffixes: tuple[str, ...], *, hidden: bool) -> Iterator[Path]:
     for folder in folders:
-        yield from walk(folder.absolute(), lambda path: path.suffix.lower() in suffixes and path.is_file())
+        yield from walk(folder.absolute(), lambda path: path.suffix.lower() in suffixes and path.is_file(), hidden=hidden)
 
 
 def _bare(path: Path, name: str) -> SmallFile:
@@ -99,7 +104,7 @@ def _described(path: Path, name: str) -> Iterator[SmallFile]:
             yield SmallFile(name=name, filename=str(path), state=identity(path), alias=name, metadata={})
             return
         header, offset = read_header(path)
-        metadata = _metadata(header)
+        metadata = metadata_of(header)
         alias = metadata.get("ss_output_name")
         yield SmallFile(
             name=name,
@@ -111,20 +116,3 @@ def _described(path: Path, name: str) -> Iterator[SmallFile]:
         )
     except (OSError, ValueError, TypeError, RecursionError) as error:
         logger.warning("%s: left out, its header cannot be read: %s", path, error)
-
-
-def _metadata(header: Mapping[str, Any]) -> dict[str, Any]:
-    """The texts of a header, JSON objects among them decoded, what people look for first."""
-    stored = header.get("__metadata__")
-    texts = {key: value for key, value in stored.items() if isinstance(value, str)} if isinstance(stored, dict) else {}
-    ordered = {key: texts[key] for key in _FIRST_METADATA if key in texts} | texts
-    return {key: _decoded(value) for key, value in ordered.items()}
-
-
-def _decoded(value: str) -> Any:
-    if not value.startswith("{"):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value

@@ -1,126 +1,273 @@
-"""The loaded models of one device, the least recently used dropped first. Owned by the device thread alone."""
+"""The loaded models of one device, under one budget of bytes. Owned by the device thread alone.
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+A file that cannot be used costs nothing that is loaded: at first sight a checkpoint is laid out without its weights,
+which finds what is wrong with it and tells how much memory it will take, before anything is dropped for it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 import torch
 
-from darkroom.errors import BadModelFile
-from darkroom.nets import sd1
+from darkroom.errors import BadModelFile, MissingPart
+from darkroom.nets import flux, sd1, sd2, sd3, sdxl
 from darkroom.nets.adapters import AdapterFile, read_adapter
 from darkroom.nets.architecture import identify
-from darkroom.nets.checkpoint import Checkpoint, open_checkpoint
+from darkroom.nets.checkpoint import Checkpoint
 from darkroom.nets.config import ModelConfig, read_config
+from darkroom.nets.conversion import Copies
+from darkroom.nets.folders import state_of
 from darkroom.nets.hypernetworks import Hypernetwork, read_hypernetwork
 from darkroom.nets.network import Network
+from darkroom.nets.opening import open_checkpoint
+from darkroom.nets.placement import HOME, Turns
+from darkroom.nets.precision import text_dtype
+from darkroom.nets.residents import Residents, Sized
 from darkroom.nets.vae import Vae, load_vae
 
-KEPT_VAES = 4
-KEPT_HYPERNETWORKS = 8
-ADAPTER_BYTES = 1 << 30
-"""Bytes of adapters that are kept as read, beside those in use."""
+log = logging.getLogger(__name__)
 
-Version = tuple[tuple[int, int], tuple[int, int]]
+READING_S = 0.2
+BYTES_PER_S = 1e9
+"""What loading is taken to cost before the first one was measured: a fixed part, and a speed."""
+
+REMEMBERED_FAULTS = 64
+
+T = TypeVar("T", bound=Sized)
+
+META = torch.device("meta")
+
 Build = Callable[[Checkpoint, ModelConfig, torch.device, torch.dtype], Network]
 
 # Another architecture is one more module with a `build` and its line here.
-BUILDERS: Mapping[str, Build] = MappingProxyType({"sd1": sd1.build})
+BUILDERS: Mapping[str, Build] = MappingProxyType(
+    {"sd1": sd1.build, "sd2": sd2.build, "sdxl": sdxl.build, "refiner": sdxl.build_refiner}
+)
+
+Assemble = Callable[[Checkpoint, ModelConfig, torch.device, torch.dtype, Sequence[Path]], Network]
+
+# Those whose networks may lie in files of their own.
+ASSEMBLERS: Mapping[str, Assemble] = MappingProxyType({"sd3": sd3.build, "flux": flux.build})
 
 
-def load(filename: str | Path, config: str | Path | None, device: torch.device, dtype: torch.dtype) -> Network:
-    """Load one checkpoint with its YAML (or none). Raises BadModelFile, which says what is wrong with which file."""
-    settings = read_config(Path(config) if config else None)
-    with open_checkpoint(Path(filename)) as checkpoint:
+def load(
+    filename: str | Path,
+    config: str | Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    copies: Copies | None = None,
+    parts: Sequence[Path] = (),
+    *,
+    vae_dtype: torch.dtype | None = None,
+    eight_bits: bool = False,
+) -> Network:
+    """Load one checkpoint with its YAML (or none). Raises BadModelFile, which says what is wrong with which file.
+
+    `copies` keep the safetensors copies of pickled ones; `parts` are folders where networks may lie that belong to it.
+    `vae_dtype` is the autoencoder's format where it is not `dtype`; with `eight_bits` the other networks' weights are
+    held in eight bits. Raises MissingPart if a network is nowhere.
+    """
+    with open_checkpoint(Path(filename), copies) as checkpoint:
+        checkpoint.vae_dtype, checkpoint.eight_bits = vae_dtype, eight_bits
         kind = identify(checkpoint.shapes)
-        build = BUILDERS.get(kind)
-        if build is None:
+        settings = read_config(Path(config) if config else None, kind)
+        if kind in ASSEMBLERS:
+            network = ASSEMBLERS[kind](checkpoint, settings, device, dtype, parts)
+        elif kind in BUILDERS:
+            network = BUILDERS[kind](checkpoint, settings, device, dtype)
+        else:
             raise BadModelFile(f"{checkpoint.path.name}: holds {kind}, which is not supported; Stable Diffusion 1.x is")
-        return build(checkpoint, settings, device, dtype)
+    network.family, network.dtype = kind, dtype
+    return network
 
 
 class Store:
-    """Keeps loaded networks while their weights fit into `budget_bytes`; the one asked for last always stays."""
+    """Keeps what it has loaded while that fits into `budget_bytes`, the least recently used dropped first.
 
-    __slots__ = ("_adapters", "_budget_bytes", "_device", "_dtype", "_hypernetworks", "_networks", "_vaes")
+    The network asked for last always stays, and all that was asked for after it. Autoencoders, adapters and other small
+    networks count like checkpoints, and so does what a network holds twice because of the adapters in it.
+    """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, budget_bytes: int) -> None:
+    __slots__ = (
+        "_copies", "_device", "_dtype", "_faults", "_parts", "_residents", "_seconds", "_sizes", "_speed", "_turns",
+        "_vae_dtype",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        budget_bytes: int,
+        *,
+        vae_dtype: torch.dtype | None = None,
+        copies: Copies | None = None,
+        parts: Sequence[Path] = (),
+        turns: Turns | None = None,
+        released: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`vae_dtype` is the autoencoders' format where it is not `dtype`. `copies` keep what pickled checkpoints are
+        turned into; `parts` are the folders of networks that checkpoints lack. With `turns` networks lie in main
+        memory. `released` is called after something was dropped.
+        """
         self._device = device
         self._dtype = dtype
-        self._budget_bytes = budget_bytes
-        self._networks: OrderedDict[str, tuple[Version, Network]] = OrderedDict()
-        self._vaes: OrderedDict[tuple[str, float], tuple[Version, Vae]] = OrderedDict()
-        self._adapters: OrderedDict[str, tuple[Version, AdapterFile]] = OrderedDict()
-        self._hypernetworks: OrderedDict[str, tuple[Version, Hypernetwork]] = OrderedDict()
+        self._vae_dtype = vae_dtype or dtype
+        self._turns = turns
+        self._copies = copies
+        self._parts = tuple(parts)
+        self._residents = Residents(budget_bytes, released=released)
+        self._faults: dict[Hashable, tuple[Hashable, str]] = {}
+        self._sizes: dict[Hashable, tuple[Hashable, int]] = {}
+        self._seconds: dict[Hashable, float] = {}
+        self._speed = BYTES_PER_S
 
-    def get(self, filename: str, config: str | None) -> Network:
-        """The network of a checkpoint file, loaded if needed (again if the file changed). Raises BadModelFile."""
-        version = (_version(filename), _version(config))
-        known, network = self._networks.pop(filename, (None, None))
-        if network is None or known != version:
-            network = None  # the old one must not be held while the new one is loaded
-            self._make_room(version[0][0])
-            network = load(filename, config, self._device, self._dtype)
-        self._networks[filename] = (version, network)
+    def get(self, filename: str, config: str | None, *, eight_bits: bool = False) -> Network:
+        """The network of a checkpoint file, loaded if needed (again if the file changed). Raises BadModelFile.
+
+        With `eight_bits` its weights are held in eight bits; that is another network to the store.
+        """
+        key = "network", filename, eight_bits
+        state = _version(filename), _version(config)
+        self._residents.begin_turn()
+        network: Network | None = self._residents.find(key, state)
+        if network is None:
+            self._make_room(key, state, lambda: self._load(filename, config, META, eight_bits).nbytes)
+            device = HOME if self._turns else self._device
+            network = self._read(key, filename, state, lambda: self._load(filename, config, device, eight_bits))
+            if state != (_version(filename), _version(config)):
+                self._residents.drop(key)
+                raise BadModelFile(f"{Path(filename).name}: changed while it was read")
         return network
 
-    def get_vae(self, filename: str, scale: float) -> Vae:
-        """An autoencoder that has a file of its own, loaded if needed. Raises BadModelFile."""
-        version = (_version(filename), (0, 0))
-        known, vae = self._vaes.pop((filename, scale), (None, None))
-        if vae is None or known != version:
-            vae = load_vae(Path(filename), scale, self._device, self._dtype)
-        self._vaes[filename, scale] = (version, vae)
-        while len(self._vaes) > KEPT_VAES:
-            self._vaes.popitem(last=False)
-        return vae
+    def _load(self, filename: str, config: str | None, device: torch.device, eight_bits: bool) -> Network:
+        network = load(
+            filename,
+            config,
+            device,
+            self._dtype,
+            self._copies,
+            self._parts,
+            vae_dtype=self._vae_dtype,
+            eight_bits=eight_bits,
+        )
+        if self._turns and device != META:
+            network.place(self._turns, self._turns.tier_of(network.family), text_dtype(self._dtype, self._turns.device))
+        return network
 
-    def get_adapter(self, filename: str) -> tuple[Version, AdapterFile]:
+    def find(self, filename: str, *, eight_bits: bool = False) -> Network | None:
+        """The network of a checkpoint file if it is loaded, also if the file has changed since."""
+        self._residents.begin_turn()
+        network: Network | None = self._residents.find(("network", filename, eight_bits))
+        return network
+
+    def load_s(self, filename: str, *, eight_bits: bool = False) -> float:
+        """About how many seconds `get` would take for a checkpoint: what it took last time, or by the file's size; 0 if
+        it is loaded.
+        """
+        key = "network", filename, eight_bits
+        if self._residents.holds(key):
+            return 0.0
+        return self._seconds.get(key) or READING_S + _version(filename)[0] / self._speed
+
+    def get_vae(self, filename: str, scale: float, shift: float = 0.0) -> Vae:
+        """An autoencoder that has a file of its own, loaded if needed. Raises BadModelFile."""
+        return self.keep(
+            ("autoencoder", filename, scale, shift),
+            filename,
+            lambda: load_vae(Path(filename), scale, self._device, self._vae_dtype, shift),
+        )
+
+    def get_adapter(self, filename: str) -> tuple[Hashable, AdapterFile]:
         """An adapter's tensors and the state of the file that they are of, read if needed. Raises BadModelFile."""
-        version = (_version(filename), (0, 0))
-        known, file = self._adapters.pop(filename, (None, None))
-        if file is None or known != version:
-            file = read_adapter(Path(filename))
-        self._adapters[filename] = (version, file)
-        while len(self._adapters) > 1 and sum(file.nbytes for _, file in self._adapters.values()) > ADAPTER_BYTES:
-            self._adapters.popitem(last=False)
-        return version, file
+        state = _version(filename)
+        return state, self.keep(("adapter", filename), filename, lambda: read_adapter(Path(filename)))
 
     def get_hypernetwork(self, filename: str) -> Hypernetwork:
         """A hypernetwork, read if needed. Raises BadModelFile."""
-        version = (_version(filename), (0, 0))
-        known, found = self._hypernetworks.pop(filename, (None, None))
-        if found is None or known != version:
-            found = read_hypernetwork(Path(filename), self._device, self._dtype)
-        self._hypernetworks[filename] = (version, found)
-        while len(self._hypernetworks) > KEPT_HYPERNETWORKS:
-            self._hypernetworks.popitem(last=False)
-        return found
+        return self.keep(
+            ("hypernetwork", filename),
+            filename,
+            lambda: read_hypernetwork(Path(filename), self._device, self._dtype),
+        )
+
+    def keep(self, key: Hashable, filename: str, read: Callable[[], T]) -> T:
+        """What `read` makes of a file, read if needed (again if the file changed) and kept under the key. Raises what
+        `read` raises.
+        """
+        state = _version(filename)
+        thing: T | None = self._residents.find(key, state)
+        if thing is None:
+            self._make_room(key, state, lambda: state[0])
+            thing = self._read(key, filename, state, read)
+        return thing
+
+    def settle(self) -> None:
+        """Drop what no longer fits because something in use has grown."""
+        self._residents.make_room(0)
+
+    def drop_unused(self, for_s: float) -> float | None:
+        """Drop what nobody has asked for in so many seconds. In how many the next may go; None if nothing is held."""
+        return self._residents.drop_unused(for_s)
 
     def clear(self) -> None:
         """Drop everything."""
-        self._networks.clear()
-        self._vaes.clear()
-        self._adapters.clear()
-        self._hypernetworks.clear()
+        self._residents.clear()
+        self._faults.clear()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all weights held."""
-        networks = sum(network.nbytes for _, network in self._networks.values())
-        return networks + sum(vae.nbytes for _, vae in self._vaes.values())
+        """Bytes of everything held."""
+        return self._residents.nbytes
 
-    def _make_room(self, coming_bytes: int) -> None:
-        """Drop what is least recently used until the file's size, taken for the network's, fits in."""
-        while self._networks and self.nbytes + coming_bytes > self._budget_bytes:
-            self._networks.popitem(last=False)
+    def _make_room(self, key: Hashable, state: Hashable, measure: Callable[[], int]) -> None:
+        """Drop what must go for a file that `measure` finds fault with or tells the bytes of. Raises BadModelFile."""
+        fault_state, fault = self._faults.get(key, (None, ""))
+        if fault_state == state:
+            raise BadModelFile(fault)
+        size_state, size = self._sizes.get(key, (None, 0))
+        if size_state != state:
+            try:
+                size = measure()
+            except BadModelFile as error:
+                self._remember_fault(key, state, error)
+                raise
+            self._sizes[key] = state, size
+        self._residents.drop(key)
+        self._residents.make_room(size)
+
+    def _read(self, key: Hashable, filename: str, state: Hashable, read: Callable[[], T]) -> T:
+        """Read what there is room for, and keep it."""
+        began = time.perf_counter()
+        try:
+            thing = read()
+        except BadModelFile as error:
+            self._remember_fault(key, state, error)
+            raise
+        seconds = time.perf_counter() - began
+        self._residents.add(key, state, thing)
+        self._seconds[key] = seconds
+        self._sizes[key] = state, thing.nbytes
+        if isinstance(thing, Network):
+            self._speed = thing.nbytes / seconds
+            log.info("%s: %.0f MB loaded in %.2f s", Path(filename).name, thing.nbytes / 1e6, seconds)
+        return thing
+
+    def _remember_fault(self, key: Hashable, state: Hashable, error: BadModelFile) -> None:
+        """A file that cannot be used is not read again before it changes; what it lacks may come any time."""
+        if isinstance(error, MissingPart):
+            return
+        while len(self._faults) >= REMEMBERED_FAULTS:
+            del self._faults[next(iter(self._faults))]
+        self._faults[key] = state, str(error)
 
 
 def _version(filename: str | None) -> tuple[int, int]:
-    """Size and time of a file, to notice that it was replaced; zeros if there is none."""
+    """Size and time of a file or a folder's files, to notice that it was replaced; zeros if there is none."""
     try:
-        stat = Path(filename).stat() if filename else None
+        return state_of(Path(filename)) if filename else (0, 0)
     except OSError:
         return 0, 0
-    return (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)

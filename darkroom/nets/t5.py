@@ -5,7 +5,7 @@ gated form of version 1.1 (Shazeer 2020, arXiv:2002.05202).
 """
 
 import gzip
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -18,6 +18,9 @@ from darkroom.nets.libraries import T5Config, T5EncoderModel
 
 PAD = 0
 EOS = 1
+
+BREAK = ("BREAK", -1.0)
+"""The piece of a prompt that ends a chunk of CLIP's. There are no chunks here."""
 
 _SHARED = "shared.weight"
 _TIED = "encoder.embed_tokens.weight"
@@ -37,6 +40,12 @@ class T5Tokenizer:
         """Token ids without the one that ends a text, and without truncation."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def weigh(self, pieces: Sequence[tuple[str, float]]) -> Iterator[tuple[int, float]]:
+        """The token ids of a prompt's weighted pieces, each piece by itself, with their weights."""
+        for text, weight in pieces:
+            if (text, weight) != BREAK:
+                yield from ((token, weight) for token in self.tokenize(text))
 
 
 def framed(ids: Sequence[int], length: int) -> list[int]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from darkroom.errors import BadModelFile
 from darkroom.nets.headers import read_header
+from darkroom.nets.unpickler.values import TREE
 
 FORMATS: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -32,6 +33,9 @@ FORMATS: Mapping[str, torch.dtype] = MappingProxyType(
         "I32": torch.int32,
         "I16": torch.int16,
         "I8": torch.int8,
+        "U64": torch.uint64,
+        "U32": torch.uint32,
+        "U16": torch.uint16,
         "U8": torch.uint8,
         "BOOL": torch.bool,
     }
@@ -66,11 +70,11 @@ class TensorFile:
     A context manager. May be read from one thread at a time.
     """
 
-    __slots__ = ("_begins", "_file", "forms", "notes", "path")
+    __slots__ = ("_begins", "_file", "forms", "name", "notes")
 
-    def __init__(self, path: Path) -> None:
-        """Open and check the header. Raises BadModelFile for anything but a whole file."""
-        self.path = path
+    def __init__(self, path: Path, name: str = "") -> None:
+        """Open and check the header; errors call the file `name`. Raises BadModelFile for anything but a whole file."""
+        self.name = name or path.name
         try:
             header, start = read_header(path)
             self.notes = _notes(header.pop("__metadata__", {}))
@@ -80,7 +84,7 @@ class TensorFile:
             _check_places([(*place, self.forms[name].nbytes) for place, name in places], path.stat().st_size - start)
             self._file: BinaryIO = path.open("rb", buffering=0)
         except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-            raise BadModelFile(f"{path.name}: is not a whole safetensors file: {error}") from error
+            raise BadModelFile(f"{self.name}: is not a whole safetensors file: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -104,10 +108,10 @@ class TensorFile:
             while target:
                 got = os.preadv(self._file.fileno(), [target], place)
                 if not got:
-                    raise BadModelFile(f"{self.path.name}: became shorter while it was read")
+                    raise BadModelFile(f"{self.name}: became shorter while it was read")
                 target, place = target[got:], place + got
         except OSError as error:
-            raise BadModelFile(f"{self.path.name}: cannot be read: {error}") from error
+            raise BadModelFile(f"{self.name}: cannot be read: {error}") from error
 
 
 def write_tensors(file: BinaryIO, forms: Mapping[str, Form], notes: Mapping[str, str], pieces: Iterable[Tensor]) -> str:
@@ -143,7 +147,8 @@ def _header(forms: Mapping[str, Form], notes: Mapping[str, str]) -> bytes:
 def _notes(stored: object) -> dict[str, str]:
     if not isinstance(stored, dict):
         raise TypeError("__metadata__ is no mapping")
-    return {key: value for key, value in stored.items() if isinstance(value, str)}
+    # What the copy of a pickled file keeps of it is nothing that somebody noted.
+    return {key: value for key, value in stored.items() if isinstance(value, str) and key != TREE}
 
 
 def _place(entry: Mapping[str, Any]) -> tuple[int, int]:

@@ -16,8 +16,11 @@ from darkroom.nets.tokenizer import BOS, CHUNK, EOS
 Emphasis = Literal["None", "Ignore", "Original", "No norm"]
 Chunks = Sequence[Sequence[int]]
 Weights = Sequence[Sequence[float]]
-Insertions = Sequence[Sequence[tuple[int, Tensor]]]
-"""Of every chunk of a text: vectors `[n, width]` that stand in for the tokens from a place 0..76 on."""
+Insertion = tuple[int, Tensor]
+"""Vectors `[n, width]` that stand in for the tokens from a place 0..76 on, all encoders' side by side."""
+
+Insertions = Sequence[Sequence[Insertion]]
+"""Those of every chunk of a text."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -38,7 +41,7 @@ class Asked:
 
     `clip_skip` k takes the k-th last layer. `numbers` are what some models are told beside the text, each embedded on
     its own. `all_empty` negative texts are zeros for some models. `sdxl_clip_l_skip` has `clip_skip` act where it
-    otherwise would not.
+    otherwise would not. `t5` has the third encoder count for the models that can do without.
     """
 
     clip_skip: int = 1
@@ -46,6 +49,7 @@ class Asked:
     all_empty: bool = False
     numbers: tuple[float, ...] = ()
     sdxl_clip_l_skip: bool = False
+    t5: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,24 +97,39 @@ class ClipText:
         """Conditioning `[T, 77 * n, width]` float32. `asked.clip_skip` k takes the k-th last layer, through the final
         layer norm.
         """
-        model = self._model
-        count = max(len(text.chunks) for text in texts)
-        empty = [BOS] + [EOS] * (CHUNK - 1)
-        ids = torch.tensor([[*t.chunks] + [empty] * (count - len(t.chunks)) for t in texts], device=model.device)
-        plain = [1.0] * CHUNK
-        factors = torch.tensor([[*t.weights] + [plain] * (count - len(t.chunks)) for t in texts], device=model.device)
-        parts = []
-        for k in range(count):
-            inserted = [text.insertions[k] if k < len(text.insertions) else () for text in texts]
-            with inserting(model.embeddings.token_embedding, inserted):
-                hidden = _hidden(model, ids[:, k], asked.clip_skip)
-            parts.append(emphasise(hidden.float(), factors[:, k], asked.emphasis))
+        model, parts = self._model, []
+        for batch in batches(texts, model.device):
+            with inserting(model.embeddings.token_embedding, batch.insertions):
+                hidden = _hidden(model, batch.ids, asked.clip_skip)
+            parts.append(emphasise(hidden.float(), batch.weights, asked.emphasis))
         return Encoded(torch.cat(parts, dim=1))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The n-th chunks of some texts: token `ids` and `weights` `[T, 77]`, and what stands in for some tokens."""
+
+    ids: Tensor
+    weights: Tensor
+    insertions: Sequence[Sequence[Insertion]]
+
+
+def batches(texts: Sequence[Text], device: torch.device) -> Iterator[Batch]:
+    """The chunks of texts that are encoded together; shorter texts get empty ones at their end."""
+    empty, plain = [BOS] + [EOS] * (CHUNK - 1), [1.0] * CHUNK
+    for k in range(max(len(text.chunks) for text in texts)):
+        yield Batch(
+            torch.tensor([text.chunks[k] if k < len(text.chunks) else empty for text in texts], device=device),
+            torch.tensor([text.weights[k] if k < len(text.weights) else plain for text in texts], device=device),
+            [text.insertions[k] if k < len(text.insertions) else () for text in texts],
+        )
+
+
 @contextmanager
-def inserting(table: nn.Module, insertions: Sequence[Sequence[tuple[int, Tensor]]]) -> Iterator[None]:
-    """Have vectors stand in for tokens, text by text, before positions are added."""
+def inserting(table: nn.Module, insertions: Sequence[Sequence[Insertion]], first: int = 0) -> Iterator[None]:
+    """Have vectors stand in for tokens, text by text, before positions are added: of each vector as many numbers, from
+    the `first` on, as this encoder takes.
+    """
     if not any(insertions):
         yield
         return
@@ -119,7 +138,8 @@ def inserting(table: nn.Module, insertions: Sequence[Sequence[tuple[int, Tensor]
         changed = vectors.clone()
         for row, places in zip(changed, insertions, strict=True):
             for place, stand_in in places:
-                row[place : place + len(stand_in)] = stand_in[: len(row) - place].to(row)
+                own = stand_in[: len(row) - place, first : first + row.shape[1]]
+                row[place : place + len(own)] = own.to(row)
         return changed
 
     hook = table.register_forward_hook(insert)

@@ -41,7 +41,7 @@ def denoise(
 
     Timesteps may be fractions; they stay float32 up to the sinusoidal embedding, whatever the network computes in.
     """
-    like = unet.conv_in.weight  # unet.device and unet.dtype walk through all modules, at each call
+    like = unet.conv_in.bias  # weights may be held in eight bits; unet.device and unet.dtype walk through all modules
     x = x.to(like.device, like.dtype, memory_format=torch.channels_last)
     context = context.to(like.device, like.dtype)
     timesteps = timesteps.to(like.device, torch.float32)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from darkroom.errors import BadModelFile, NotANumberError
 from darkroom.nets import layout
-from darkroom.nets.checkpoint import open_checkpoint
 from darkroom.nets.config import ModelConfig
 from darkroom.nets.convolutions import steady_convolutions
 from darkroom.nets.libraries import AutoencoderKL
 from darkroom.nets.norms import quicken_group_norms, steady_group_norms
+from darkroom.nets.opening import open_checkpoint
 from darkroom.nets.variants import tiled
 
 Fallback = Literal["float32", "bfloat16", "none"]
@@ -48,13 +48,14 @@ class VaeUse:
 
 
 class Vae:
-    """An autoencoder and its latent scale. Falls back to another format for good once its own gave a NaN."""
+    """An autoencoder, its latent scale and shift. Falls back to another format for good once its own gave a NaN."""
 
-    __slots__ = ("module", "scale")
+    __slots__ = ("module", "scale", "shift")
 
-    def __init__(self, module: AutoencoderKL, scale: float) -> None:
+    def __init__(self, module: AutoencoderKL, scale: float, shift: float = 0.0) -> None:
         self.module = module
         self.scale = scale
+        self.shift = shift
 
     @property
     def nbytes(self) -> int:
@@ -65,13 +66,15 @@ class Vae:
         """Pictures `[B, 3, H, W]` float32, about -1..1, of scaled latents `[B, C, H/8, W/8]`. Raises
         NotANumberError.
         """
-        return self._each(lambda x: self.module.decode(x, return_dict=False)[0], latents / self.scale, use or VaeUse())
+        unscaled = latents / self.scale + self.shift
+        return self._each(lambda x: self.module.decode(x, return_dict=False)[0], unscaled, use or VaeUse())
 
     def encode(self, images: Tensor, use: VaeUse | None = None) -> Tensor:
         """Scaled latents `[B, C, H/8, W/8]` float32 of pictures `[B, 3, H, W]` in -1..1: the posterior's mean. Raises
         NotANumberError.
         """
-        return self._each(lambda x: self.module.encode(x).latent_dist.mean, images, use or VaeUse()) * self.scale
+        latents = self._each(lambda x: self.module.encode(x).latent_dist.mean, images, use or VaeUse())
+        return (latents - self.shift) * self.scale
 
     def _each(self, run: Callable[[Tensor], Tensor], batch: Tensor, use: VaeUse) -> Tensor:
         """Run one picture at a time: on a processor that is quickest, and no picture depends on its company."""
@@ -94,7 +97,7 @@ class Vae:
         return run(x.to(self.module.device, self.module.dtype, memory_format=torch.channels_last)).float()
 
 
-def load_vae(path: Path, scale: float, device: torch.device, dtype: torch.dtype) -> Vae:
+def load_vae(path: Path, scale: float, device: torch.device, dtype: torch.dtype, shift: float = 0.0) -> Vae:
     """Load an autoencoder that has a file of its own. Raises BadModelFile."""
     with open_checkpoint(path) as file:
         try:
@@ -103,4 +106,4 @@ def load_vae(path: Path, scale: float, device: torch.device, dtype: torch.dtype)
             raise BadModelFile(f"{path.name}: not an autoencoder: {error} is missing") from error
         module = build_vae(sizes)
         file.fill(module, layout.vae_source(len(sizes["block_out_channels"])), dtype, device)
-    return Vae(module, scale)
+    return Vae(module, scale, shift)

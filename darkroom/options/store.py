@@ -20,11 +20,12 @@ log = logging.getLogger(__name__)
 class Options:
     """Jobs take snapshots; every change is on disk before it is acknowledged."""
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, file: Path | None = None, started_with: Mapping[str, object] | None = None) -> None:
+        """`started_with` are options that a flag decides, whatever the file says."""
         self._file = file
         self._lock = Lock()
         stored = _read_file(file) if file else {}
-        self._values = OptionValues(_read_options(stored))
+        self._values = OptionValues(_read_options(stored)).merged(started_with or {})
         self._others = {name: value for name, value in stored.items() if name not in TABLE}
 
     def snapshot(self) -> OptionValues:

@@ -12,6 +12,8 @@ from darkroom.options.kinds import Option, choice, colour, folder, name, note, n
 
 FILE_FORMATS = ("png", "jpg", "jpeg", "webp", "avif", "gif")
 MAX_SEED_DELTA = 2**32 - 1
+MAX_CROP = 2**16
+MAX_SCORE = 1000
 
 SECTIONS: Mapping[str, Mapping[str, Option]] = {
     "Saving pictures": {
@@ -165,10 +167,14 @@ SECTIONS: Mapping[str, Mapping[str, Option]] = {
         ),
     },
     "Stable Diffusion XL": {
-        "sdxl_crop_top": whole(0, "Rows cut off the top, as the network is told"),
-        "sdxl_crop_left": whole(0, "Columns cut off the left, as the network is told"),
-        "sdxl_refiner_low_aesthetic_score": number(2.5, "Score of the negative prompt, as the refiner is told"),
-        "sdxl_refiner_high_aesthetic_score": number(6.0, "Score of the prompt, as the refiner is told"),
+        "sdxl_crop_top": whole(0, "Rows cut off the top, as the network is told", -MAX_CROP, MAX_CROP),
+        "sdxl_crop_left": whole(0, "Columns cut off the left, as the network is told", -MAX_CROP, MAX_CROP),
+        "sdxl_refiner_low_aesthetic_score": number(
+            2.5, "Score of the negative prompt, as the refiner is told", -MAX_SCORE, MAX_SCORE
+        ),
+        "sdxl_refiner_high_aesthetic_score": number(
+            6.0, "Score of the prompt, as the refiner is told", -MAX_SCORE, MAX_SCORE
+        ),
     },
     "Stable Diffusion 3": {
         "sd3_enable_t5": switch(False, "Load the T5 text encoder"),
@@ -181,7 +187,9 @@ SECTIONS: Mapping[str, Mapping[str, Option]] = {
         "auto_vae_precision_bfloat16": switch(False, "Decode again in bfloat16 where a picture is no number"),
         "auto_vae_precision": switch(True, "Decode again in 32 bits where a picture is no number"),
         "sd_vae_encode_method": choice("Full", "Network that encodes pictures", "Full", "TAESD"),
-        "sd_vae_decode_method": choice("Full", "Network that decodes pictures", "Full", "TAESD"),
+        "sd_vae_decode_method": choice(
+            "Full", "Network that decodes pictures", "Full", "TAESD", "Approx NN", "Approx cheap"
+        ),
     },
     "img2img": {
         "inpainting_mask_weight": number(1.0, "How much an inpainting checkpoint is told of the mask", 0, 1),

@@ -28,7 +28,11 @@ class OptionValues:
     grid_only_if_multiple: bool
     grid_prevent_empty_spots: bool
     n_rows: int
+    grid_text_active_color: str
+    grid_text_inactive_color: str
     grid_background_color: str
+    save_images_before_face_restoration: bool
+    save_images_before_highres_fix: bool
     save_images_before_color_correction: bool
     save_mask: bool
     save_mask_composite: bool
@@ -37,6 +41,7 @@ class OptionValues:
     export_for_4chan: bool
     img_downscale_threshold: float
     target_side_length: int
+    img_max_size_mp: int
     save_init_img: bool
     save_incomplete_images: bool
     outdir_txt2img_samples: str
@@ -48,22 +53,40 @@ class OptionValues:
     grid_save_to_dirs: bool
     directories_filename_pattern: str
     directories_max_prompt_words: int
+    ESRGAN_tile: int
+    ESRGAN_tile_overlap: int
+    realesrgan_enabled_models: tuple[str, ...]
+    dat_enabled_models: tuple[str, ...]
+    DAT_tile: int
+    DAT_tile_overlap: int
     upscaler_for_img2img: str | None
+    face_restoration: bool
+    face_restoration_model: Literal["CodeFormer", "GFPGAN"]
+    code_former_weight: float
+    face_restoration_unload: bool
     api_enable_requests: bool
     api_forbid_local_requests: bool
     api_useragent: str
+    list_hidden_files: bool
     sd_model_checkpoint: str | None
     enable_quantization: bool
     emphasis: Literal["None", "Ignore", "Original", "No norm"]
     comma_padding_backtrack: int
+    sdxl_clip_l_skip: bool
     CLIP_stop_at_last_layers: int
     randn_source: Literal["GPU", "CPU", "NV"]
     tiling: bool
     hires_fix_refiner_pass: Literal["first pass", "second pass", "both passes"]
+    sdxl_crop_top: int
+    sdxl_crop_left: int
+    sdxl_refiner_low_aesthetic_score: float
+    sdxl_refiner_high_aesthetic_score: float
+    sd3_enable_t5: bool
     sd_vae: str
     sd_vae_overrides_per_model_preferences: bool
     auto_vae_precision_bfloat16: bool
     auto_vae_precision: bool
+    sd_vae_decode_method: Literal["Full", "TAESD", "Approx NN", "Approx cheap"]
     inpainting_mask_weight: float
     initial_noise_multiplier: float
     img2img_extra_noise: float
@@ -80,6 +103,7 @@ class OptionValues:
     token_merging_ratio_hr: float
     pad_cond_uncond: bool
     pad_cond_uncond_v0: bool
+    fp8_storage: Literal["Disable", "Enable for SDXL", "Enable"]
     auto_backcompat: bool
     use_old_emphasis_implementation: bool
     use_old_karras_scheduler_sigmas: bool
@@ -89,6 +113,18 @@ class OptionValues:
     use_old_scheduling: bool
     use_downcasted_alpha_bar: bool
     refiner_switch_by_sample_steps: bool
+    interrogate_keep_models_in_memory: bool
+    interrogate_return_ranks: bool
+    interrogate_clip_num_beams: int
+    interrogate_clip_min_length: int
+    interrogate_clip_max_length: int
+    interrogate_clip_dict_limit: int
+    interrogate_clip_skip_categories: tuple[str, ...]
+    interrogate_deepbooru_score_threshold: float
+    deepbooru_sort_alpha: bool
+    deepbooru_use_spaces: bool
+    deepbooru_escape: bool
+    deepbooru_filter_tags: str
     extra_networks_default_multiplier: float
     textual_inversion_add_hashes_to_infotext: bool
     sd_hypernetwork: str
@@ -129,9 +165,15 @@ class OptionValues:
     skip_early_cond: float
     beta_dist_alpha: float
     beta_dist_beta: float
+    postprocessing_disable_in_extras: tuple[str, ...]
+    postprocessing_operation_order: tuple[str, ...]
     sd_lora: str
     lora_add_hashes_to_infotext: bool
     enable_prompt_comments: bool
+    SCUNET_tile: int
+    SCUNET_tile_overlap: int
+    SWIN_tile: int
+    SWIN_tile_overlap: int
 
     def __init__(self, changed: Mapping[str, Value] | None = None) -> None:
         """A1111's defaults, but for `changed`, which has been read already."""

@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from darkroom.errors import UnknownName
+from darkroom.errors import BadRequest, UnknownName
 
 Family = Literal["sigma", "timestep"]
 """How a sampler's noise levels are chosen: by a scheduler, or as evenly spaced training timesteps."""
+
+FlowUse = Literal["plain", "rectified", "none"]
+"""How a sampler works with models of flow matching: as it is, by way of another form of their noise, or not at all."""
 
 Table = Literal["training", "continuous", "consistency"]
 """How a sampler reads the model's noise levels: those of training, a continuous curve through them, or every 20th."""
@@ -23,7 +26,8 @@ class Sampler:
     `scheduler` is the internal name of the schedule that "Automatic" stands for, None for the model's own.
     `second_order` samplers call the model about twice a step. `brownian_noise` ones draw from a Brownian path instead
     of the image's stream. `discard_next_to_last_sigma` ones take a schedule of one step more, less its last-but-one.
-    `chooses_levels` ones take a schedule's ends only. The guidance scale is divided by `guidance_divisor`.
+    `chooses_levels` ones take a schedule's ends only. The guidance scale is divided by `guidance_divisor`. `flow` says
+    how one works with models of flow matching.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Sampler:
     table: Table = "training"
     chooses_levels: bool = False
     guidance_divisor: float = 1.0
+    flow: FlowUse = "none"
 
     @property
     def options(self) -> dict[str, str]:
@@ -70,34 +75,53 @@ class Scheduler:
 
 
 SAMPLERS: tuple[Sampler, ...] = (
-    Sampler(name="DPM++ 2M", aliases=("k_dpmpp_2m",), scheduler="karras"),
-    Sampler(name="DPM++ SDE", aliases=("k_dpmpp_sde",), scheduler="karras", second_order=True, brownian_noise=True),
-    Sampler(name="DPM++ 2M SDE", aliases=("k_dpmpp_2m_sde",), scheduler="exponential", brownian_noise=True),
+    Sampler(name="DPM++ 2M", aliases=("k_dpmpp_2m",), scheduler="karras", flow="plain"),
+    Sampler(
+        name="DPM++ SDE",
+        aliases=("k_dpmpp_sde",),
+        scheduler="karras",
+        second_order=True,
+        brownian_noise=True,
+        flow="rectified",
+    ),
+    Sampler(
+        name="DPM++ 2M SDE", aliases=("k_dpmpp_2m_sde",), scheduler="exponential", brownian_noise=True, flow="rectified"
+    ),
     Sampler(
         name="DPM++ 2M SDE Heun",
         aliases=("k_dpmpp_2m_sde_heun",),
         scheduler="exponential",
         brownian_noise=True,
         solver_type="heun",
+        flow="rectified",
     ),
-    Sampler(name="DPM++ 2S a", aliases=("k_dpmpp_2s_a",), scheduler="karras", uses_ensd=True, second_order=True),
+    Sampler(
+        name="DPM++ 2S a",
+        aliases=("k_dpmpp_2s_a",),
+        scheduler="karras",
+        uses_ensd=True,
+        second_order=True,
+        flow="rectified",
+    ),
     Sampler(
         name="DPM++ 3M SDE",
         aliases=("k_dpmpp_3m_sde",),
         scheduler="exponential",
         discard_next_to_last_sigma=True,
         brownian_noise=True,
+        flow="rectified",
     ),
-    Sampler(name="Euler a", aliases=("k_euler_a", "k_euler_ancestral"), uses_ensd=True),
-    Sampler(name="Euler", aliases=("k_euler",)),
-    Sampler(name="LMS", aliases=("k_lms",)),
-    Sampler(name="Heun", aliases=("k_heun",), second_order=True),
+    Sampler(name="Euler a", aliases=("k_euler_a", "k_euler_ancestral"), uses_ensd=True, flow="rectified"),
+    Sampler(name="Euler", aliases=("k_euler",), flow="plain"),
+    Sampler(name="LMS", aliases=("k_lms",), flow="plain"),
+    Sampler(name="Heun", aliases=("k_heun",), second_order=True, flow="plain"),
     Sampler(
         name="DPM2",
         aliases=("k_dpm_2",),
         scheduler="karras",
         discard_next_to_last_sigma=True,
         second_order=True,
+        flow="plain",
     ),
     Sampler(
         name="DPM2 a",
@@ -106,6 +130,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         discard_next_to_last_sigma=True,
         uses_ensd=True,
         second_order=True,
+        flow="rectified",
     ),
     Sampler(name="DPM fast", aliases=("k_dpm_fast",), uses_ensd=True, chooses_levels=True),
     Sampler(name="DPM adaptive", aliases=("k_dpm_ad",), uses_ensd=True, chooses_levels=True),
@@ -186,6 +211,19 @@ def effective_scheduler(sampler: Sampler, scheduler: str) -> str:
     if scheduler != AUTOMATIC or sampler.scheduler is None:
         return scheduler
     return _labels()[sampler.scheduler]
+
+
+def flow_scheduler(sampler: Sampler, scheduler: str, automatic: str) -> str:
+    """The scheduler's label for a model of flow matching, whose own schedule has the label `automatic`.
+
+    Raises BadRequest for what is only meant for other noise: most of the timestep family, schedules tuned for a model.
+    """
+    if sampler.flow == "none":
+        allowed = ", ".join(known.name for known in SAMPLERS if known.flow != "none")
+        raise BadRequest("sampler_name", sampler.name, f"one of those that follow a flow: {allowed}")
+    if scheduler == "Align Your Steps":
+        raise BadRequest("scheduler", scheduler, "a schedule that was not tuned for models of another kind")
+    return automatic if scheduler == AUTOMATIC else scheduler
 
 
 def _split_suffixes(name: str) -> tuple[str, Scheduler | None]:

@@ -38,8 +38,16 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """Flow matching: how far times are shifted towards the noise; None: the farther, the larger the picture is."""
+
+    shift: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """The noise that a checkpoint was trained on: betas linear in their square root, from `start` to `end`.
+    """The noise that a checkpoint was trained on: betas linear in their square root, from `start` to `end`, or a `flow`
+    instead.
 
     `sdxl`: it is of SDXL's family, which has an Align Your Steps schedule of its own.
     """
@@ -48,6 +56,7 @@ class Training:
     end: float = 0.012
     timesteps: int = 1000
     sdxl: bool = False
+    flow: Flow | None = None
 
 
 NO_OPTIONS = SamplingOptions()

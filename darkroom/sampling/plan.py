@@ -24,7 +24,8 @@ class Plan:
     """The levels of one pass, descending: `full` is the whole schedule, `sigmas` what the sampler is given.
 
     `noise_sigma` is the level that a picture is noised to. A1111: it need not be the first of `sigmas`; for the
-    timestep family it is one above. `shared_path`: the images of a batch share one Brownian path.
+    timestep family it is one above. `shared_path`: the images of a batch share one Brownian path. With `flow` noise
+    displaces the picture instead of being added to it.
     """
 
     family: Family
@@ -32,6 +33,7 @@ class Plan:
     sigmas: tuple[float, ...]
     noise_sigma: float
     shared_path: bool = False
+    flow: bool = False
 
     @property
     def steps(self) -> int:
@@ -65,8 +67,9 @@ def plan_txt2img(
         family=sampler.family,
         full=full,
         sigmas=sigmas,
-        noise_sigma=math.hypot(1, full[0]) if options.sgm_noise_multiplier else full[0],
+        noise_sigma=math.hypot(1, full[0]) if options.sgm_noise_multiplier and not table.flow else full[0],
         shared_path=options.shared_brownian_path,
+        flow=table.flow,
     )
 
 
@@ -103,6 +106,7 @@ def plan_img2img(
         sigmas=sigmas,
         noise_sigma=noise_sigma,
         shared_path=options.shared_brownian_path,
+        flow=table.flow,
     )
 
 
@@ -123,7 +127,8 @@ def begin_txt2img(plan: Plan, noise: Tensor) -> Tensor:
 
 def begin_img2img(plan: Plan, init: Tensor, noise: Tensor, extra_noise: float = 0.0) -> Tensor:
     """The x at the plan's first level: the clean latent `init`, noised; `extra_noise` adds more of the same noise."""
-    noised = init + noise * (plan.noise_sigma + extra_noise)
+    kept = 1 - plan.noise_sigma if plan.flow else 1
+    noised = init * kept + noise * (plan.noise_sigma + extra_noise)
     if plan.family == "timestep":
         return noised * (_vp_scale(plan.sigmas) / math.hypot(1, plan.noise_sigma))
     return noised

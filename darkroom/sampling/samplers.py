@@ -6,7 +6,7 @@ above 0; A1111 decodes their latent in its unit-variance form (VP), x / sqrt(1 +
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
@@ -16,12 +16,11 @@ import numpy as np
 from torch import Tensor
 
 from darkroom.sampling.names import Sampler
+from darkroom.sampling.plan import Plan
+from darkroom.sampling.rectified import rectified
 from darkroom.sampling.schedules import karras_between, spread
-from darkroom.sampling.steps import Draws, Eval, Knobs, Steps, to_vp
+from darkroom.sampling.steps import Draws, Eval, Knobs, Solver, Steps, to_vp
 from darkroom.sampling.unipc import unipc
-
-Solver = Callable[[Tensor, Sequence[float], Draws, Knobs], Steps]
-"""From x at the first of the levels to the latent: `(x, sigmas, draws, knobs) -> Steps`."""
 
 
 def ancestral_split(sigma: float, following: float, eta: float) -> tuple[float, float]:
@@ -309,6 +308,14 @@ SOLVERS: Mapping[str, Solver] = MappingProxyType(
 def solver_of(sampler: Sampler) -> Solver:
     """The function of a sampler."""
     return SOLVERS[sampler.name]
+
+
+def walk(sampler: Sampler, plan: Plan, x: Tensor, draws: Draws, knobs: Knobs) -> Steps:
+    """A sampler's way down the levels of a plan, from x at the first of them."""
+    solver = solver_of(sampler)
+    if plan.flow and (sampler.flow == "rectified" or knobs.s_churn > 0):
+        solver = rectified(solver)
+    return solver(x, plan.sigmas, draws, knobs)
 
 
 def _distinct(sigmas: Sequence[float]) -> list[float]:

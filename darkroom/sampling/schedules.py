@@ -21,9 +21,14 @@ Schedule = Callable[[NoiseTable, int, SamplingOptions], list[float]]
 
 
 def limits(table: NoiseTable, options: SamplingOptions) -> tuple[float, float]:
-    """Lowest positive and highest level of the schedules that can be told. Raises BadRequest where they cross."""
-    low, high = (0.1, 10.0) if options.old_karras_sigmas else (table.sigma_min, table.sigma_max)
+    """Lowest positive and highest level of the schedules that can be told. Raises BadRequest where they cross, or where
+    there can be no such level.
+    """
+    ends = table.sigma_min, table.sigma_max
+    low, high = (0.1, 10.0) if options.old_karras_sigmas and not table.flow else ends
     low, high = options.sigma_min or low, options.sigma_max or high
+    if table.flow and high > 1:
+        raise BadRequest("sigma_max", high, "at most 1: this model's pictures are all noise there")
     if low >= high:
         raise BadRequest("sigma_min", low, f"below the highest level, which is {high:g}")
     return low, high

@@ -4,7 +4,7 @@ A sampler never calls a network. `Steps` is one image's way from noise to latent
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +57,10 @@ class Knobs:
     unipc_variant: UniPcVariant = "bh1"
     unipc_order: int = 3
     unipc_lower_order_final: bool = True
+
+
+Solver = Callable[[Tensor, Sequence[float], Draws, Knobs], Steps]
+"""From x at the first of the levels to the latent: `(x, sigmas, draws, knobs) -> Steps`."""
 
 
 def to_vp(x: Tensor, sigmas: Sequence[float]) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from darkroom.errors import BadRequest
 from darkroom.sampling.names import Sampler
 from darkroom.sampling.options import STABLE_DIFFUSION, SamplingOptions, Training
+from darkroom.sampling.rectified import shift_of_area, shifted
 
 ALIGNED = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
 ALIGNED_SDXL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
@@ -34,7 +35,8 @@ class NoiseTable:
 
     Between two entries `marks` are interpolated: the logarithms of sigma, or those of 1 / alpha where `by_alpha`. The
     entries are `stride` timesteps apart. `quantized` finds only timesteps of entries. `noise_only` models predict
-    noise, whatever their checkpoint says. `aligned` is the family's Align Your Steps schedule.
+    noise, whatever their checkpoint says. `aligned` is the family's Align Your Steps schedule. With `flow` levels are
+    those of flow matching instead: x = (1 - sigma) * x0 + sigma * noise.
     """
 
     sigmas: tuple[float, ...]
@@ -44,6 +46,13 @@ class NoiseTable:
     quantized: bool = False
     noise_only: bool = False
     aligned: tuple[float, ...] = ALIGNED
+    flow: bool = False
+
+    @classmethod
+    def flow_matching(cls, shift: float, n: int = 1000) -> Self:
+        """Times spaced evenly in 1/n..1, shifted towards the noise."""
+        sigmas = tuple(shifted((i + 1) / n, shift) for i in range(n))
+        return cls(sigmas, tuple(map(math.log, sigmas)), flow=True)
 
     @classmethod
     def scaled_linear(cls, start: float = 0.00085, end: float = 0.012, n: int = 1000) -> Self:
@@ -106,6 +115,10 @@ class NoiseTable:
         """The (fractional) timestep of a level, clamped to the table; exact where the level is one of the table's."""
         return float((self._place_of(sigma) + 1) * self.stride - 1)
 
+    def told(self, sigma: float) -> float:
+        """What the network is told of a level: its timestep, or for flow matching a thousandfold of the level."""
+        return 1000 * sigma if self.flow else self.timestep_of(sigma)
+
     def v_level(self, sigma: float) -> float:
         """The level with which a network's v at this sigma is turned into noise; 0 takes its answer for noise.
 
@@ -135,8 +148,18 @@ class NoiseTable:
         return math.ceil(place - 0.5) if self.quantized else place
 
 
-def noise_table(options: SamplingOptions, sampler: Sampler, training: Training = STABLE_DIFFUSION) -> NoiseTable:
-    """The table that a sampler works with. Raises BadRequest where its last level is infinite."""
+def noise_table(
+    options: SamplingOptions,
+    sampler: Sampler,
+    training: Training = STABLE_DIFFUSION,
+    size: tuple[int, int] = (128, 128),
+) -> NoiseTable:
+    """The table that a sampler works with, for latents of this size. Raises BadRequest where its last level is
+    infinite.
+    """
+    if training.flow:
+        shift = training.flow.shift
+        return NoiseTable.flow_matching(shift_of_area(-(-size[0] // 2) * -(-size[1] // 2)) if shift is None else shift)
     alphas = scaled_linear_alphas(training.start, training.end, training.timesteps)
     if options.downcast_alphas:
         alphas = alphas.half()

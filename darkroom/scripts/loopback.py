@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from PIL import Image
+
 from darkroom.api.models import Img2Img
 from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images.codecs import to_pixels
 from darkroom.images.grid import tile
-from darkroom.scripts.plan import Ask, Made, Plan, Result, Script, Setting
+from darkroom.scripts.plan import Ask, Describer, Made, Plan, Result, Script, Setting
 from darkroom.scripts.requests import base64_of, changed, first_picture, with_seeds
 from darkroom.scripts.signature import choice, number, whole
 
@@ -22,6 +24,11 @@ CURVES: Mapping[str, Callable[[float], float]] = MappingProxyType(
 )
 """How far the strength has come, 0..1, after a share of the loops."""
 
+DESCRIBERS: Mapping[str, Describer | None] = MappingProxyType(
+    {"None": None, "CLIP": "clip", "DeepBooru": "deepdanbooru"}
+)
+"""The networks that can put words behind the prompt."""
+
 _ORIGINAL = 1
 
 
@@ -32,7 +39,7 @@ class Arguments:
     loops: int = whole("Loops", 4, 1, 32, 1)
     final_strength: float = number("Final denoising strength", 0.5, 0, 1)
     curve: str = choice("Denoising strength curve", "Linear", tuple(CURVES))
-    interrogation: str = choice("Append interrogated prompt at each iteration", "None", ("None", "CLIP", "DeepBooru"))
+    interrogation: str = choice("Append interrogated prompt at each iteration", "None", tuple(DESCRIBERS))
 
 
 def strength(initial: float, final: float, loop: int, loops: int, curve: str) -> float:
@@ -57,7 +64,15 @@ def plan(request: Img2Img, arguments: Arguments, setting: Setting) -> Plan:
         for loop in range(arguments.loops):
             level = strength(initial, arguments.final_strength, loop, arguments.loops, arguments.curve)
             ask = changed(current, seed=seed, denoising_strength=level)
-            [outcome] = yield [Ask(request=ask, notes=notes, colours=colours, planned=arguments.loops * batches)]
+            [outcome] = yield [
+                Ask(
+                    request=ask,
+                    notes=notes,
+                    colours=colours,
+                    planned=arguments.loops * batches,
+                    described=_described(current, arguments, setting),
+                )
+            ]
             if not outcome.made:
                 break
             last, seed = outcome.made[0], seed + 1
@@ -68,9 +83,13 @@ def plan(request: Img2Img, arguments: Arguments, setting: Setting) -> Plan:
     return _result(kept, first, setting)
 
 
+def _described(request: Img2Img, arguments: Arguments, setting: Setting) -> tuple[Describer, Image.Image] | None:
+    """What describes the picture that a loop starts from, and the picture; None where that was not asked for."""
+    describer = DESCRIBERS[arguments.interrogation]
+    return (describer, first_picture(request, setting.max_pixels, setting.background)) if describer else None
+
+
 def _check(request: Img2Img, arguments: Arguments, setting: Setting) -> None:
-    if arguments.interrogation != "None":
-        raise BadRequest("script_args[3]", arguments.interrogation, "None: no describing model is installed")
     if arguments.loops < 1:
         raise BadRequest("script_args[0]", arguments.loops, "at least 1 loop")
     if arguments.loops * (request.n_iter or 1) > setting.max_images:

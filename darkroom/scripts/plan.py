@@ -7,14 +7,19 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from PIL import Image
+
 from darkroom.api.models import Generation
 from darkroom.images.captions import Ink
 from darkroom.images.codecs import Pixels
+from darkroom.images.upscale import RESAMPLERS, Enlarge
 from darkroom.jobs.spec import Inversion
 from darkroom.scripts.signature import Lists
 
 Tab = Literal["txt2img", "img2img"]
 BOTH: tuple[Tab, ...] = ("txt2img", "img2img")
+
+Describer = Literal["clip", "deepdanbooru"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,7 +29,7 @@ class Ask:
     With `inversion` the picture's own noise is looked for first. `colours` has those that are wanted, in place of the
     picture's it starts from, where the options ask for such a correction. Where `may_fail`, an error makes an empty
     outcome instead of ending the script. `planned` is how many requests the script will make in all, where it knows
-    that before it yields them.
+    that before it yields them. `described` is a network and a picture: what it says of that goes behind the prompt.
     """
 
     request: Generation
@@ -33,6 +38,7 @@ class Ask:
     colours: Pixels | None = None
     may_fail: bool = False
     planned: int = 0
+    described: tuple[Describer, Image.Image] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,9 +83,16 @@ class Result:
 Plan = Generator[Sequence[Ask], Sequence[Outcome], Result]
 
 
+MAX_GRID_PIXELS = 200_000_000
+"""The largest grid that anybody may ask for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a plan may know of the installation and of the options in force."""
+    """What a plan may know of the installation and of the options in force.
+
+    `find_upscaler` gives the function of an upscaler, for a request's field and its value.
+    """
 
     lists: Lists
     ink: Ink
@@ -88,6 +101,8 @@ class Setting:
     return_grid: bool = True
     max_images: int = 64
     max_pixels: int = 64_000_000
+    max_grid_pixels: int = MAX_GRID_PIXELS
+    find_upscaler: Callable[[str, str], Enlarge | None] = lambda _field, name: RESAMPLERS.get(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from darkroom.api.models import Img2Img
 from darkroom.errors import BadRequest, LimitExceeded
 from darkroom.images.codecs import to_pixels
 from darkroom.images.tiles import Tiling, cover, cut, join
-from darkroom.images.upscale import BUILT_IN, NONE, RESAMPLERS, enlarge_by
+from darkroom.images.upscale import BUILT_IN, NONE, enlarge_by
 from darkroom.scripts.plan import Ask, Made, Plan, Result, Script, Setting
 from darkroom.scripts.requests import base64_of, changed, first_picture, with_seeds
 from darkroom.scripts.signature import note, number, pick, whole
@@ -75,13 +75,14 @@ def _tiling(request: Img2Img, picture: Image.Image, arguments: Arguments, most: 
 
 def _enlarged(request: Img2Img, arguments: Arguments, setting: Setting) -> Image.Image:
     picture = first_picture(request, setting.max_pixels, setting.background)
-    if arguments.upscaler == NONE:
+    enlarge = setting.find_upscaler("script_args[2]", arguments.upscaler)
+    if enlarge is None:
         return picture
     if arguments.factor * min(picture.size) < 8:
         raise BadRequest("script_args[3]", arguments.factor, "sides of at least 8 pixels must come of it")
     if arguments.factor**2 * picture.width * picture.height > setting.max_pixels:
         raise LimitExceeded("script_args[3]", arguments.factor, f"at most {setting.max_pixels} pixels")
-    return enlarge_by(picture, arguments.factor, RESAMPLERS[arguments.upscaler])
+    return enlarge_by(picture, arguments.factor, enlarge)
 
 
 SCRIPT = Script(title="SD upscale", arguments=Arguments, plan=plan, tabs=("img2img",))

@@ -17,8 +17,6 @@ from darkroom.scripts.requests import changed, drawn, with_seeds
 from darkroom.scripts.signature import check_margin, flag, pick, values, whole, words
 from darkroom.scripts.xyz_axes import NOTHING, SEEDS, Axis, Value, axes_of, labels_of, read_values
 
-_MOST_PIXELS = 200_000_000
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
@@ -105,8 +103,8 @@ def _check_size(request: Generation, sides: Sequence[_Side], setting: Setting) -
     if count > setting.max_images:
         raise LimitExceeded("script_args", f"{count} cells", f"at most {setting.max_images}")
     pixels = count * (request.width or 0) * (request.height or 0)
-    if pixels > _MOST_PIXELS:
-        raise LimitExceeded("script_args", f"{pixels} pixels", f"at most {_MOST_PIXELS} in a grid")
+    if pixels > setting.max_grid_pixels:
+        raise LimitExceeded("script_args", f"{pixels} pixels", f"at most {setting.max_grid_pixels} in a grid")
 
 
 def _order(sides: Sequence[_Side]) -> list[Place]:

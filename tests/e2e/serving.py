@@ -132,10 +132,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         raise
 
 
-def darkroom(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line tool to its end."""
+def darkroom(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line tool to its end, with `env` added to the environment."""
     command = [sys.executable, "-m", "darkroom", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
+    environment = {**os.environ, **(env or {})}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 def picture(data: str | bytes) -> Image.Image:

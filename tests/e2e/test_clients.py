@@ -1,16 +1,18 @@
 """The client webuiapi, which other people wrote for the original, works unchanged."""
 
+import asyncio
 import base64
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
 from webuiapi import HiResUpscaler, Upscaler, WebUIApi
 
-from tests.e2e.serving import Server, serving
+from tests.e2e.serving import Server, apart, pixels, serving
 
 
 @pytest.fixture
@@ -88,6 +90,22 @@ def test_webuiapi_enlarges_finished_pictures(api: WebUIApi, photo: Image.Image) 
         image=photo, resize_mode=1, upscaler_1=Upscaler.Nearest, upscaling_resize_w=100, upscaling_resize_h=60
     )
     assert sized.image.size == (100, 60)
+
+
+def test_webuiapi_draws_two_pictures_at_once(api: WebUIApi, photo: Image.Image) -> None:
+    async def draw() -> list[Any]:
+        small: dict[str, Any] = {"width": 128, "height": 128, "use_async": True}
+        return await asyncio.gather(
+            api.txt2img(prompt="a squirrel", seed=7, **small),
+            api.img2img(images=[photo], prompt="an apple", seed=8, denoising_strength=0.5, **small),
+            api.extra_single_image(image=photo, upscaler_1=Upscaler.Lanczos, use_async=True),
+        )
+
+    drawn, redrawn, enlarged = asyncio.run(draw())
+    assert [drawn.info["seed"], redrawn.info["seed"]] == [7, 8]
+    assert [drawn.image.size, redrawn.image.size, enlarged.image.size] == [(128, 128), (128, 128), (256, 256)]
+    alone = api.txt2img(prompt="a squirrel", seed=7, width=128, height=128)
+    assert apart(pixels(alone.image), pixels(drawn.image)) < 1
 
 
 LISTS = (

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import httpx
 import openai
 import pytest
 from openai import OpenAI
@@ -97,9 +98,16 @@ def test_it_lists_the_models_and_chooses_one(client: OpenAI) -> None:
     assert f"Model: {names[0]}" in read_notes(picture(answer.data[0].b64_json or ""))[0]
 
 
+def test_it_gets_addresses_of_pictures(client: OpenAI) -> None:
+    answer = client.images.generate(prompt="a", size="64x64", response_format="url", extra_body={"steps": 1})
+    assert answer.data is not None
+    assert answer.data[0].b64_json is None
+    assert picture(httpx.get(answer.data[0].url or "").content).size == (64, 64)
+
+
 def test_it_understands_refusals(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="response_format") as caught:
-        client.images.generate(prompt="a", response_format="url")
+        client.images.generate(prompt="a", extra_body={"response_format": "file"})
     assert (caught.value.param, caught.value.type) == ("response_format", "invalid_request_error")
     with pytest.raises(openai.NotFoundError) as missing:
         client.images.generate(prompt="a", model="nosuch")

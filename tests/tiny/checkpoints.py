@@ -1,4 +1,4 @@
-"""Writes tiny checkpoints of Stable Diffusion 1.x's layout: every name of the real thing, random weights."""
+"""Writes tiny checkpoints in the layouts of Stable Diffusion: every name of the real thing, random weights."""
 
 import math
 import zlib
@@ -15,6 +15,11 @@ VAE_CHANNELS = (32, 32, 32, 32)
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 Shape = tuple[int, ...]
 
+_TEXT = "cond_stage_model.transformer.text_model."
+_FIRST, _SECOND = "conditioner.embedders.0.", "conditioner.embedders.1.model."
+LABELS = {"sdxl": WIDTH + 6 * 256, "refiner": WIDTH + 5 * 256}
+"""Width of what the UNet is told beside the text: the whole text and some numbers."""
+
 YAML = """\
 darkroom:
   native_size: 64
@@ -28,6 +33,8 @@ model:
     parameterization: {prediction}
     unet_config:
       params: {{num_heads: 2}}
+    network_config:
+      params: {{num_heads: 2}}
 """
 
 
@@ -40,6 +47,7 @@ def write_tiny_checkpoint(
     prediction: str = "eps",
     scale: float = 0.18215,
     channels: int = 4,
+    family: str = "sd1",
 ) -> Path:
     """Write `name.safetensors` and `name.yaml` into the folder (made if absent); the same seed gives the same bytes.
 
@@ -47,7 +55,7 @@ def write_tiny_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
-    weights = tiny_weights(seed, dtype)
+    weights = tiny_weights(seed, dtype, family)
     if channels != 4:
         weights[UNET_INPUT] = _random(UNET_INPUT, (CHANNELS[0], channels, 3, 3), seed).to(dtype)
     save_file(weights, path)
@@ -65,9 +73,11 @@ def write_tiny_vae(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def tiny_weights(seed: int = 0, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
-    """All tensors of a tiny checkpoint: UNet of two levels, text width 64, autoencoder of factor 8 with 4 channels."""
-    shapes = dict(_unet()) | dict(_vae()) | dict(_text())
+def tiny_weights(seed: int = 0, dtype: torch.dtype = torch.float16, family: str = "sd1") -> dict[str, Tensor]:
+    """All tensors of a tiny checkpoint: UNet of two levels, text encoders of width 64, autoencoder of factor 8 with 4
+    channels.
+    """
+    shapes = dict(_unet(family)) | dict(_vae()) | dict(_texts(family))
     return {name: _random(name, shape, seed).to(dtype) for name, shape in sorted(shapes.items())}
 
 
@@ -85,25 +95,30 @@ def _both(name: str, *shape: int) -> Iterator[tuple[str, Shape]]:
     yield f"{name}.bias", shape[:1]
 
 
-def _unet() -> Iterator[tuple[str, Shape]]:
+def _unet(family: str) -> Iterator[tuple[str, Shape]]:
     root = "model.diffusion_model."
+    context = 2 * WIDTH if family == "sdxl" else WIDTH
+    linear = family != "sd1"
     first, second = CHANNELS
     time = 4 * first
     yield from _both(root + "time_embed.0", time, first)
     yield from _both(root + "time_embed.2", time, time)
+    if family in LABELS:
+        yield from _both(root + "label_emb.0.0", time, LABELS[family])
+        yield from _both(root + "label_emb.0.2", time, time)
     yield from _both(root + "input_blocks.0.0", first, 4, 3, 3)
     yield from _resnet(root + "input_blocks.1.0", first, first, time)
-    yield from _attention(root + "input_blocks.1.1", first)
+    yield from _attention(root + "input_blocks.1.1", first, context, linear=linear)
     yield from _both(root + "input_blocks.2.0.op", first, first, 3, 3)
     yield from _resnet(root + "input_blocks.3.0", first, second, time)
-    yield from _attention(root + "input_blocks.3.1", second)
+    yield from _attention(root + "input_blocks.3.1", second, context, linear=linear)
     yield from _resnet(root + "middle_block.0", second, second, time)
-    yield from _attention(root + "middle_block.1", second)
+    yield from _attention(root + "middle_block.1", second, context, linear=linear)
     yield from _resnet(root + "middle_block.2", second, second, time)
     widths = ((second + second, second), (second + first, second), (second + first, first), (first + first, first))
     for number, (before, after) in enumerate(widths):
         yield from _resnet(f"{root}output_blocks.{number}.0", before, after, time)
-        yield from _attention(f"{root}output_blocks.{number}.1", after)
+        yield from _attention(f"{root}output_blocks.{number}.1", after, context, linear=linear)
     yield from _both(root + "output_blocks.1.2.conv", second, second, 3, 3)
     yield from _both(root + "out.0", first)
     yield from _both(root + "out.2", 4, first, 3, 3)
@@ -119,12 +134,12 @@ def _resnet(name: str, before: int, after: int, time: int) -> Iterator[tuple[str
         yield from _both(name + ".skip_connection", after, before, 1, 1)
 
 
-def _attention(name: str, width: int) -> Iterator[tuple[str, Shape]]:
-    block = name + ".transformer_blocks.0"
+def _attention(name: str, width: int, context: int, *, linear: bool) -> Iterator[tuple[str, Shape]]:
+    block, kernel = name + ".transformer_blocks.0", () if linear else (1, 1)
     yield from _both(name + ".norm", width)
-    yield from _both(name + ".proj_in", width, width, 1, 1)
-    yield from _both(name + ".proj_out", width, width, 1, 1)
-    for part, source in (("attn1", width), ("attn2", WIDTH)):
+    yield from _both(name + ".proj_in", width, width, *kernel)
+    yield from _both(name + ".proj_out", width, width, *kernel)
+    for part, source in (("attn1", width), ("attn2", context)):
         yield f"{block}.{part}.to_q.weight", (width, width)
         yield f"{block}.{part}.to_k.weight", (width, source)
         yield f"{block}.{part}.to_v.weight", (width, source)
@@ -178,8 +193,36 @@ def _vae_resnet(name: str, before: int, after: int) -> Iterator[tuple[str, Shape
         yield from _both(name + ".nin_shortcut", after, before, 1, 1)
 
 
-def _text() -> Iterator[tuple[str, Shape]]:
-    root = "cond_stage_model.transformer.text_model."
+def _texts(family: str) -> Iterator[tuple[str, Shape]]:
+    match family:
+        case "sd2":
+            yield from _open_clip("cond_stage_model.model.")
+        case "sdxl":
+            yield from _text(_FIRST + "transformer.text_model.")
+            yield from _open_clip(_SECOND)
+        case "refiner":
+            yield from _open_clip(_FIRST + "model.")
+        case _:
+            yield from _text(_TEXT)
+
+
+def _open_clip(root: str) -> Iterator[tuple[str, Shape]]:
+    yield root + "token_embedding.weight", (49408, WIDTH)
+    yield root + "positional_embedding", (77, WIDTH)
+    yield root + "text_projection", (WIDTH, WIDTH)
+    for layer in range(2):
+        block = f"{root}transformer.resblocks.{layer}"
+        yield block + ".attn.in_proj_weight", (3 * WIDTH, WIDTH)
+        yield block + ".attn.in_proj_bias", (3 * WIDTH,)
+        yield from _both(block + ".attn.out_proj", WIDTH, WIDTH)
+        yield from _both(block + ".ln_1", WIDTH)
+        yield from _both(block + ".ln_2", WIDTH)
+        yield from _both(block + ".mlp.c_fc", 4 * WIDTH, WIDTH)
+        yield from _both(block + ".mlp.c_proj", WIDTH, 4 * WIDTH)
+    yield from _both(root + "ln_final", WIDTH)
+
+
+def _text(root: str) -> Iterator[tuple[str, Shape]]:
     yield root + "embeddings.token_embedding.weight", (49408, WIDTH)
     yield root + "embeddings.position_embedding.weight", (77, WIDTH)
     for layer in range(2):

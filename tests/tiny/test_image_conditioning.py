@@ -14,7 +14,7 @@ from darkroom.engine.local import LocalEngine
 from darkroom.errors import BadRequest
 from darkroom.jobs.spec import Conditioning, InitImage, JobSpec, Picture, SoftInpainting, Traits
 from darkroom.nets.architecture import conditioning_of
-from darkroom.nets.headers import read_shapes
+from darkroom.nets.inspection import find_shapes
 from darkroom.nets.store import load
 from darkroom.settings import Settings
 from tests.tiny.checkpoints import write_tiny_checkpoint
@@ -65,7 +65,7 @@ def drawing(tmp_path: Path) -> Iterator[Callable[[int], Draw]]:
 @pytest.mark.parametrize(("channels", "conditioning"), KINDS)
 def test_a_checkpoint_tells_what_it_sees(tmp_path: Path, channels: int, conditioning: Conditioning) -> None:
     path = write_tiny_checkpoint(tmp_path, channels=channels)
-    assert conditioning_of(read_shapes(path)) == conditioning
+    assert conditioning_of(find_shapes(path)) == conditioning
     network = load(path, path.with_suffix(".yaml"), CPU, torch.float32)
     assert network.image_channels == channels - 4
 
@@ -74,7 +74,7 @@ def test_a_file_that_is_no_checkpoint_sees_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     for content in (b"", b"\xff" * 64, (9).to_bytes(8, "little") + b'{"a": [1]', (2).to_bytes(8, "little") + b"{}"):
         path.write_bytes(content)
-        assert conditioning_of(read_shapes(path)) == "none"
+        assert conditioning_of(find_shapes(path)) == "none"
 
 
 def test_an_inpainting_checkpoint_draws_from_noise(drawing: Callable[[int], Draw]) -> None:

@@ -33,8 +33,10 @@ def test_every_setting_can_be_given_in_all_three_ways(monkeypatch: pytest.Monkey
         "cors_allow_origins": "http://x",
         "cors_allow_origins_regex": "http://.*",
         "allowed_hosts": "x",
+        "ckpt": "/ckpt.safetensors",
         "ckpt_dir": "/ckpt",
         "lora_dir": "/lora",
+        "lyco_dir_backcompat": "/lycoris",
         "vae_dir": "/vae",
         "embeddings_dir": "/embeddings",
         "hypernetwork_dir": "/hypernetworks",
@@ -44,6 +46,8 @@ def test_every_setting_can_be_given_in_all_three_ways(monkeypatch: pytest.Monkey
         "tls_certfile": "/certificate",
         "subpath": "p",
         "without_extensions": "mine",
+        "freeze_settings_in_sections": "saving-images,sd",
+        "freeze_specific_settings": "jpeg_quality",
         "exact": True,
     }
     assert set(values) == set(Settings.model_fields)
@@ -86,7 +90,7 @@ def test_lists_in_the_file_are_joined() -> None:
     assert settings.credentials == {"a": "b", "c": "d"}
 
 
-@pytest.mark.parametrize("text", ["nocolon", "a:b:c", ":b", "a:b,", "a:b,,c:d"])
+@pytest.mark.parametrize("text", ["nocolon", "a:b:c", ":b", "a:b,", "a:b,,c:d", "a:", "a:b,c:"])
 def test_passwords_in_another_form_are_refused_without_being_shown(text: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Settings(api_auth=text)
@@ -100,5 +104,17 @@ def test_passwords_are_not_printed() -> None:
 
 
 def test_checkpoints_lie_where_a1111_puts_them() -> None:
-    assert Settings.load({"models_dir": "m"}).checkpoint_dir == Path("m/Stable-diffusion")
-    assert Settings.load({"models_dir": "m", "ckpt_dir": "c"}).checkpoint_dir == Path("c")
+    usual = Path("m/Stable-diffusion")
+    assert Settings.load({"models_dir": "m"}).checkpoint_folders == [usual]
+    assert Settings.load({"models_dir": "m", "ckpt_dir": str(usual)}).checkpoint_folders == [usual]
+    assert Settings.load({"models_dir": "m", "ckpt_dir": "c"}).checkpoint_folders == [Path("c"), usual]
+    Path("c/experiments/pretrained_models").mkdir(parents=True)
+    assert Settings.load({"models_dir": "m", "ckpt_dir": "c"}).checkpoint_dir == Path("c/experiments/pretrained_models")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"freeze_specific_settings": "jpeg_quality,jpeg_qualty"}, {"freeze_settings_in_sections": "saving-image"}]
+)
+def test_what_is_frozen_under_a_misspelt_name_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="is not among"):
+        Settings.model_validate(wrong)

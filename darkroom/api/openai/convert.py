@@ -20,6 +20,7 @@ _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _FOREIGN = re.compile(r"(dall-e|gpt-|chatgpt-)", re.IGNORECASE)
 """How the names of OpenAI's own models begin, which clients send unless they are told another."""
 
+_ADDRESSING = "dall-e"
 _STEPS = {"low": 12, "medium": 20, "high": 30, "xhigh": 40, "max": 50}
 _QUALITIES = {name: name for name in _STEPS} | {"auto": "medium", "standard": "medium", "hd": "high"}
 _FORMATS = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "webp": "webp"}
@@ -33,9 +34,13 @@ _STEP_PX = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request in this engine's words, and what its answer repeats. `ignored` and `warnings` as in `Prepared`."""
+    """A request in this engine's words, and what its answer repeats: pictures as they are, or addresses of pictures.
+    `ignored` and `warnings` as in `Prepared`.
+    """
 
     wire: Generation
+    inline: bool
+    addressed: bool
     file_format: str
     quality: str
     ignored: tuple[str, ...] = ()
@@ -82,6 +87,8 @@ def _asked(
     known = type(wire).model_fields
     return Asked(
         wire=generation,
+        inline=wire.response_format != "url",
+        addressed=wire.response_format == "url" or _expects_address(wire),
         file_format=_file_format(wire),
         quality=_quality(wire),
         ignored=tuple(name for name in sent if name not in known),
@@ -110,10 +117,14 @@ def _fields(wire: ImageRequest, settings: Settings, checkpoints: Sequence[Checkp
     }
 
 
+def _expects_address(wire: ImageRequest) -> bool:
+    """Whether a client that does not say what it wants was written for models that answer with addresses."""
+    return not wire.response_format and (wire.model or "").lower().startswith(_ADDRESSING)
+
+
 def _refuse_impossible(wire: ImageRequest) -> None:
-    if wire.response_format not in {None, "", "b64_json"}:
-        allowed = "b64_json; no picture is kept here, so there is no address that could be given"
-        raise ParameterError("response_format", wire.response_format, allowed)
+    if wire.response_format not in {None, "", "b64_json", "url"}:
+        raise ParameterError("response_format", wire.response_format, "b64_json or url")
     if wire.background not in {None, "", "auto", "opaque"}:
         raise ParameterError("background", wire.background, "auto or opaque; pictures are drawn to their edges")
     if wire.stream:

@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from darkroom.api import answers
+from darkroom.api.addresses import route_of
 from darkroom.errors import BadRequest, DarkroomError
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,15 @@ def answer_error(error: DarkroomError) -> JSONResponse:
     return answer
 
 
+def answer_http_error(request: Request, error: HTTPException) -> JSONResponse | None:
+    """A refusal of the router, such as that of an unknown path; None where these shapes are not expected."""
+    if not route_of(request.scope).startswith(PREFIX):
+        return None
+    answer = refuse(error.status_code, str(error.detail), code=answers.code_of(error.status_code))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
 class OpenAIRoute(APIRoute):
     """A route whose refusals have OpenAI's shape."""
 
@@ -94,6 +104,6 @@ class OpenAIRoute(APIRoute):
                 message = first["msg"] if param in {None, "body"} else f"{param}: {first['msg']}"
                 return refuse(400, message, code=BadRequest.code, param=param)
             except HTTPException as error:
-                return refuse(error.status_code, str(error.detail))
+                return refuse(error.status_code, str(error.detail), code=answers.code_of(error.status_code))
 
         return handle_and_refuse

@@ -23,7 +23,7 @@ class ImageRequest(Wire):
         description="low, medium (standard, auto), high (hd), xhigh, max: 12, 20, 30, 40, 50 steps without `steps`.",
     )
     response_format: Text | None = Field(
-        None, description="b64_json; url is refused, since no picture is kept to be fetched later."
+        None, description="b64_json, or url: an address that leads to the picture for an hour."
     )
     output_format: Text | None = Field("png", description="png, jpeg or webp; each carries its generation text.")
     output_compression: Int | None = Field(
@@ -55,7 +55,8 @@ class EditRequest(ImageRequest):
 class ImageData(BaseModel):
     """One picture of an answer."""
 
-    b64_json: str = Field(description="The picture's file as plain base64.")
+    b64_json: str | None = Field(None, description="The picture's file as plain base64.")
+    url: str | None = Field(None, description="Where the picture can be fetched, for an hour, without a password.")
     seed: int = Field(description="The seed that it was drawn from.")
 
 

@@ -20,10 +20,11 @@ from darkroom.api.convert import Prepared, to_spec
 from darkroom.api.openai.convert import Asked, to_edit, to_generation
 from darkroom.api.openai.errors import OpenAIRoute, ParameterError, UnknownModelError
 from darkroom.api.openai.models import EditRequest, GenerationRequest, Images, ModelCard, ModelList
+from darkroom.api.openai.pictures import KeptPictures
 from darkroom.api.results import encode_shot, finish, with_notes
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, job_headers, run_job
 from darkroom.engine.client import Event
-from darkroom.images.codecs import to_base64
+from darkroom.images.codecs import MEDIA_TYPES, to_base64
 from darkroom.jobs.spec import CheckpointInfo
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
@@ -138,11 +139,11 @@ async def _answer(asked: Asked, request: Request, context: Context) -> Response:
         event = await run_job(request, context, prepared)
     except ClientGoneError:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    body = await to_thread.run_sync(_pack, asked, prepared, event, limiter=limiter)
+    body = await to_thread.run_sync(_pack, asked, prepared, event, context.kept, str(request.base_url), limiter=limiter)
     return Response(body, media_type="application/json", headers=job_headers(prepared, event.status.job_id))
 
 
-def _pack(asked: Asked, prepared: Prepared, event: Event) -> bytes:
+def _pack(asked: Asked, prepared: Prepared, event: Event, kept: KeptPictures, base: str) -> bytes:
     prepared = with_notes(prepared, event)
     shots = [shot for shot in finish(prepared, event) if not shot.suffix]
     if not shots:
@@ -158,6 +159,28 @@ def _pack(asked: Asked, prepared: Prepared, event: Event) -> bytes:
         "output_format": asked.file_format,
         "quality": asked.quality,
         "size": f"{width}x{height}",
-        "data": [{"b64_json": to_base64(file), "seed": shot.seed} for file, shot in zip(files, shots, strict=True)],
+        "data": [
+            {**_shown(file, asked, kept, base), "seed": shot.seed} for file, shot in zip(files, shots, strict=True)
+        ],
     }
     return json.dumps(document).encode()
+
+
+def _shown(file: bytes, asked: Asked, kept: KeptPictures, base: str) -> dict[str, str]:
+    """A picture's file, its address, or both."""
+    shown: dict[str, str] = {}
+    if asked.inline:
+        shown["b64_json"] = to_base64(file)
+    if asked.addressed:
+        name = kept.put(file, MEDIA_TYPES[asked.file_format])
+        shown["url"] = f"{base.rstrip('/')}{router.prefix}/pictures/{name}"
+    return shown
+
+
+@router.get("/pictures/{name}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
+def get_picture(name: str, context: Shared) -> Response:
+    """A picture whose address an answer gave. Whoever has the address needs no password."""
+    found = context.kept.find(name)
+    if found is None:
+        raise HTTPException(404, "there is no such picture, or no longer")
+    return Response(found.data, media_type=found.media_type, headers={"Cache-Control": "private, immutable"})

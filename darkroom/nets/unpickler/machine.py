@@ -30,7 +30,7 @@ class Machine:
         while (code := self.read(1)) != b".":
             instruction = INSTRUCTIONS.get(code)
             if instruction is None:
-                raise RefusedError(f"pickle's instruction {code!r} has no place in a file of weights")
+                raise RefusedError(f"it has pickle's instruction {code!r}, which no file of weights needs")
             instruction(self)
         value = self.pop()
         if self._stack or self._marked:

@@ -57,7 +57,7 @@ def convert(mode: str, max_bytes: int) -> None:
             write(1, numbers(0, tensor, content.begins[tensor.storage.key]))
 
 
-_DAMAGE = (
+DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RecursionError, RuntimeError,
     TypeError, ValueError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
@@ -71,7 +71,7 @@ def main(mode: str, max_bytes: str) -> int:
         message = str(error)
     except MemoryError:
         message = "reading it takes too much memory"
-    except _DAMAGE as error:
+    except DAMAGE as error:
         message = f"it is damaged ({type(error).__name__})"
     else:
         return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from darkroom.errors import BadModelFile
@@ -183,11 +183,11 @@ def overlapping(whole: bytes) -> bytes:
     ("damage", "words"),
     [
         (truncated, "not a whole safetensors file"),
-        (pickled, "pickled checkpoint under another name"),
-        (endless_header, "not a whole safetensors file"),
+        (pickled, "pickled file that is not opened"),
+        (endless_header, "cut off"),
         (overlapping, "not a whole safetensors file"),
-        (lambda _: b"", "not a whole safetensors file"),
-        (lambda _: b"PK\x03\x04 a zip", "pickled checkpoint"),
+        (lambda _: b"", "is empty"),
+        (lambda _: b"PK\x03\x04 a zip", "pickled file that is not opened"),
         (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
     ],
 )
@@ -198,9 +198,22 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: Callable[[bytes], byt
         load(path, None, CPU, torch.float32)
 
 
-def test_a_pickled_checkpoint_is_not_even_opened(tmp_path: Path) -> None:
-    with pytest.raises(BadModelFile, match=r"only \.safetensors"):
-        load(tmp_path / "model.ckpt", None, CPU, torch.float32)
+@pytest.mark.parametrize("name", ["tiny.ckpt", "other.CKPT", "misnamed.safetensors"])
+def test_a_pickled_checkpoint_loads_to_the_same_networks(tmp_path: Path, name: str) -> None:
+    single = write_tiny_checkpoint(tmp_path)
+    weights = load_file(single)
+    averages = {f"model_ema.{name.replace('.', '')}": value for name, value in list(weights.items())[:3]}
+    content = {"state_dict": weights | averages, "epoch": 3, "optimizer_states": [{"state": {0: torch.ones(3)}}]}
+    path = tmp_path / "pickled" / name
+    path.parent.mkdir()
+    torch.save(content, path)
+    config = single.with_suffix(".yaml")
+    one, other = (load(file, config, CPU, torch.float32) for file in (single, path))
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(one.decode(latent), other.decode(latent))
+    t, context = torch.tensor([500.0]), torch.ones(1, 77, 64)
+    assert torch.equal(one.denoise(latent, t, context), other.denoise(latent, t, context))
+    assert [file.name for file in path.parent.iterdir()] == [name]
 
 
 def test_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:

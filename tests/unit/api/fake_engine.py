@@ -4,12 +4,23 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Event as Flag
 
 import numpy as np
 
 from darkroom.engine.client import FINAL, DeviceMemory, Event, Finished, JobStatus, Preview, State
 from darkroom.errors import Busy, DarkroomError, UnknownName
-from darkroom.jobs.networks import AdapterInfo, EmbeddingInfo, HypernetworkInfo, VaeInfo
+from darkroom.jobs.describing import Description, InTags, InWords
+from darkroom.jobs.merging import MergeOrder, Report, Stage
+from darkroom.jobs.networks import (
+    AdapterInfo,
+    EmbeddingInfo,
+    FaceRestorerInfo,
+    HypernetworkInfo,
+    UpscalerInfo,
+    VaeInfo,
+)
+from darkroom.jobs.retouching import Enlargement, RetouchSpec, Spec
 from darkroom.jobs.spec import CheckpointInfo, Emphasis, JobSpec, Picture
 
 SHA = "76fc16883309a3dcd19b1f5a67ac0d4c2125128b3ec5373b02d9613a80ffa30a"
@@ -20,6 +31,24 @@ MODELS = (
         key="sub/bar", filename="/models/sub/bar.safetensors", path="sub/bar.safetensors", old_hash="e3b0c442"
     ),
 )
+
+
+TWICE = UpscalerInfo(name="Twice", family="ESRGAN", filename="/models/ESRGAN/Twice.pth", wanted="", scale=2.0)
+ABSENT = UpscalerInfo(
+    name="R-ESRGAN 4x+",
+    family="RealESRGAN",
+    filename=None,
+    wanted="/models/RealESRGAN/RealESRGAN_x4plus.pth",
+    address="https://example.com/RealESRGAN_x4plus.pth",
+)
+NO_RESTORERS = (
+    FaceRestorerInfo(name="CodeFormer", filename=None, wanted="/models/Codeformer/codeformer-v0.1.0.pth"),
+    FaceRestorerInfo(name="GFPGAN", filename=None, wanted="/models/GFPGAN/GFPGANv1.4.pth"),
+)
+
+
+def _count(spec: Spec) -> int:
+    return len(spec.seeds) if isinstance(spec, JobSpec) else 1
 
 
 def colour(seed: int) -> tuple[int, int, int]:
@@ -34,6 +63,8 @@ class Shelf:
     autoencoders: list[VaeInfo] = field(default_factory=list)
     hypernetworks: list[HypernetworkInfo] = field(default_factory=list)
     embeddings: list[EmbeddingInfo] = field(default_factory=list)
+    upscalers: list[UpscalerInfo] = field(default_factory=list)
+    face_restorers: list[FaceRestorerInfo] = field(default_factory=lambda: list(NO_RESTORERS))
     hashes: dict[str, str] = field(default_factory=dict)
 
 
@@ -55,10 +86,14 @@ class FakeEngine:
         self.device_memory: DeviceMemory | None = None
         self.shelf = Shelf()
         self.specs: list[JobSpec] = []
+        self.retouched: list[RetouchSpec] = []
         self.notes: tuple[tuple[str, object], ...] = ()
+        self.description = Description(sentence="a red square")
+        self.questions: list[tuple[Picture, InWords | InTags]] = []
+        self.merges: list[MergeOrder] = []
         self._events: dict[str, Event] = {}
 
-    def submit(self, spec: JobSpec) -> str:
+    def submit(self, spec: Spec) -> str:
         if self.crash:
             raise self.crash
         if len([job for job in self.jobs() if job.state not in FINAL]) >= self.capacity:
@@ -66,8 +101,12 @@ class FakeEngine:
         job_id = f"job{len(self._events)}"
         now = time.time()
         state: State = "running"
-        status = JobStatus(job_id=job_id, spec=spec, state=state, submitted_at=now, started_at=now, steps=spec.steps)
-        self.specs.append(spec)
+        steps = spec.steps if isinstance(spec, JobSpec) else 4
+        status = JobStatus(job_id=job_id, spec=spec, state=state, submitted_at=now, started_at=now, steps=steps)
+        if isinstance(spec, JobSpec):
+            self.specs.append(spec)
+        else:
+            self.retouched.append(spec)
         self._events[job_id] = Event(status=status)
         if not self.held:
             self.finish(job_id)
@@ -75,9 +114,14 @@ class FakeEngine:
 
     def finish(self, job_id: str, state: State = "done", pictures: int | None = None) -> None:
         status = self._events[job_id].status
-        count = len(status.spec.seeds) if pictures is None else pictures
-        drawn = [self._draw(status.spec, index) for index in range(count)]
-        finished = tuple(Finished(index=i, picture=picture, notes=self.notes) for i, picture in enumerate(drawn))
+        spec = status.spec
+        count = _count(spec) if pictures is None else pictures
+        drawn = [self._draw(spec, index) for index in range(count)]
+        keeps = isinstance(spec, JobSpec) and spec.hires and spec.hires.keeps_first
+        asides = (("-before-highres-fix", drawn[0]),) if keeps else ()
+        finished = tuple(
+            Finished(index=i, picture=picture, notes=self.notes, asides=asides) for i, picture in enumerate(drawn)
+        )
         if self.failure:
             state, finished = "failed", ()
         status = replace(status, state=state, ended_at=time.time(), fraction=1.0)
@@ -87,7 +131,10 @@ class FakeEngine:
         status = replace(self._events[job_id].status, step=step, part=part, iteration=iteration, state=state)
         self._events[job_id] = Event(status=status)
 
-    def _draw(self, spec: JobSpec, index: int) -> Picture:
+    def _draw(self, spec: Spec, index: int) -> Picture:
+        if isinstance(spec, RetouchSpec):
+            twice = spec.picture.repeat(2, 0).repeat(2, 1)
+            return twice if isinstance(spec.work, Enlargement) else 255 - spec.picture
         height, width = spec.latent_size
         picture = np.empty((height * 8, width * 8, 3), dtype=np.uint8)
         picture[:] = colour(spec.seeds[index])
@@ -112,7 +159,7 @@ class FakeEngine:
         status = self._events[job_id].status
         if status.state not in FINAL:
             self._events[job_id] = Event(status=replace(status, interrupted=True))
-            self.finish(job_id, "interrupted", pictures=min(1, len(status.spec.seeds)))
+            self.finish(job_id, "interrupted", pictures=min(1, _count(status.spec)))
 
     def skip(self, job_id: str) -> None:
         status = self._events[job_id].status
@@ -130,7 +177,7 @@ class FakeEngine:
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         return tuple(self.models)
 
-    def refresh(self) -> None:
+    def refresh(self, *, hidden: bool | None = None) -> None:
         self.refreshed += 1
 
     def adapters(self) -> Sequence[AdapterInfo]:
@@ -148,6 +195,15 @@ class FakeEngine:
     def vae_hash(self, name: str) -> str | None:
         return self.shelf.hashes.get(name)
 
+    def upscalers(self) -> Sequence[UpscalerInfo]:
+        return tuple(self.shelf.upscalers)
+
+    def find_upscaler(self, name: str) -> UpscalerInfo | None:
+        return next((info for info in self.shelf.upscalers if info.name == name), None)
+
+    def face_restorers(self) -> Sequence[FaceRestorerInfo]:
+        return tuple(self.shelf.face_restorers)
+
     def hypernetworks(self) -> Sequence[HypernetworkInfo]:
         return tuple(self.shelf.hypernetworks)
 
@@ -159,6 +215,23 @@ class FakeEngine:
     ) -> Sequence[EmbeddingInfo]:
         fitting = [info for info in self.shelf.embeddings if width in (None, info.width)]
         return [info for info in fitting if any(info.name in text for text in texts)]
+
+    async def merge(self, order: MergeOrder, report: Report, stop: Flag) -> CheckpointInfo:
+        self.merges.append(order)
+        report(Stage(text="Merging A and B", done=1, total=4))
+        while self.held and not stop.is_set():  # noqa: ASYNC110  the test's thread ends it
+            await asyncio.sleep(0.002)
+        if stop.is_set():
+            raise DarkroomError("the merge was interrupted")
+        if self.failure:
+            raise self.failure
+        return self.models[0]
+
+    async def describe(self, picture: Picture, question: InWords | InTags) -> Description:
+        self.questions.append((picture, question))
+        if self.failure:
+            raise self.failure
+        return self.description
 
     async def unload(self) -> None:
         self.loaded.clear()

@@ -178,7 +178,8 @@ def test_a_body_above_the_limit_is_refused(serve: Serve, declared: bool) -> None
     data = json.dumps({"prompt": "x" * 3000}).encode()
     body: Any = data if declared else iter([data[:1000], data[1000:]])
     answer = client.post(TXT2IMG, content=body)
-    assert answer.status_code == 413
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert "2000 bytes" in answer.json()["detail"]
     assert serves_on(client)
 
 

@@ -139,6 +139,9 @@ def test_a_broken_extension_is_named_in_the_log_and_the_others_are_served(
         assert [(one["name"], one["enabled"]) for one in listed] == [("bad", False), ("test-strip", True)]
         assert client.get("/health").status_code == 200
         assert client.get("/sdapi/v1/script-info").status_code == 200
+        facts = client.get("/internal/sysinfo").json()
+        assert [one["name"] for one in facts["Extensions"]] == ["test-strip"]
+        assert [one["name"] for one in facts["Inactive extensions"]] == ["bad"]
     assert "Extension bad is left out" in caplog.text
     assert reason in caplog.text
 

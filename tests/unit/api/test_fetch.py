@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
 
-from darkroom.api.fetch import BadAddress, Rules, fetch, is_public
+from darkroom.api.fetch import BadAddress, Rules, fetch
+from darkroom.guarded_network import is_public
 from darkroom.options.store import Options
 from tests.unit.api.conftest import Serve, noise
 from tests.unit.api.fake_engine import FakeEngine
@@ -233,7 +234,7 @@ def test_the_connected_peer_is_looked_at_as_well(host: Host, monkeypatch: pytest
         seen.append(address)
         return len(seen) == 1
 
-    monkeypatch.setattr("darkroom.api.fetch.is_public", once)
+    monkeypatch.setattr("darkroom.guarded_network.is_public", once)
     assert refusal(host.url("/picture/"), public_only=True).startswith("Request to local resource not allowed")
     assert seen == ["127.0.0.1", "127.0.0.1"]
     assert host.seen == []
@@ -242,7 +243,7 @@ def test_the_connected_peer_is_looked_at_as_well(host: Host, monkeypatch: pytest
 def test_a_redirect_to_this_machine_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first host passes for a public one; where it sends us does not."""
     first = [True, True]
-    monkeypatch.setattr("darkroom.api.fetch.is_public", lambda _: first.pop() if first else False)
+    monkeypatch.setattr("darkroom.guarded_network.is_public", lambda _: first.pop() if first else False)
     url = host.url(f"/to/http~//127.0.0.1~{host.port}/picture/", "first.example")
     assert refusal(url, resolver(["127.0.0.1"]), public_only=True).startswith("Request to local resource not allowed")
     assert [path for path, _ in host.seen] == [f"/to/http~//127.0.0.1~{host.port}/picture/"]

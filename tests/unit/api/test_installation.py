@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from darkroom.api.diagnosis import without_secrets
 from darkroom.engine.client import DeviceMemory
-from tests.unit.api.conftest import Serve, noise, to_base64
+from tests.unit.api.conftest import Serve, noise
 from tests.unit.api.fake_engine import FakeEngine
 
 
@@ -67,18 +67,6 @@ def test_the_process_ends_only_where_that_is_allowed(serve: Serve) -> None:
     assert (answer.status_code, answer.content) == (501, b"")
 
 
-def test_nothing_describes_pictures_here(client: TestClient) -> None:
-    image = to_base64(noise(16, 16))
-    answer = client.post("/sdapi/v1/interrogate", json={"image": image})
-    assert answer.json() == {"caption": "<error>"}
-    assert "X-Darkroom-Warnings" in answer.headers
-    answer = client.post("/sdapi/v1/interrogate", json={"image": image, "model": "deepbooru"})
-    assert (answer.status_code, answer.json()["detail"]) == (404, "Model not found")
-    answer = client.post("/sdapi/v1/interrogate", json={"image": image, "model": "deepdanbooru"})
-    assert (answer.status_code, answer.json()["code"]) == (501, "not_installed")
-    assert client.post("/sdapi/v1/interrogate", json={}).status_code == 422
-
-
 @pytest.mark.parametrize("what", ["create/embedding", "create/hypernetwork", "train/embedding", "train/hypernetwork"])
 def test_training_says_that_it_cannot(client: TestClient, what: str) -> None:
     answer = client.post(f"/sdapi/v1/{what}", json={"name": "x"})
@@ -107,9 +95,17 @@ def test_a_diagnosis_shows_no_secret_and_carries_its_checksum(serve: Serve, monk
     assert download.headers["Content-Disposition"].startswith("attachment")
 
 
-def test_what_follows_a_flag_about_passwords_is_hidden() -> None:
-    shown = without_secrets(["serve", "--api-auth", "a:b", "--port", "1", "--gradio-auth=c:d"])
-    assert shown == ["serve", "--api-auth", "<hidden>", "--port", "1", "--gradio-auth=<hidden>"]
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ("--api-auth a:b --port 1", "--api-auth <hidden> --port 1"),
+        ("--gradio-auth=c:d", "--gradio-auth=<hidden>"),
+        ("--hub-token e", "--hub-token <hidden>"),
+        ("--insecure-no-auth --port 1", "--insecure-no-auth --port 1"),
+    ],
+)
+def test_what_follows_a_flag_about_passwords_is_hidden(arguments: str, shown: str) -> None:
+    assert without_secrets(["serve", *arguments.split()]) == ["serve", *shown.split()]
 
 
 def test_previews_come_out_of_the_folders_of_models_alone(serve: Serve, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from darkroom.api.openai.pictures import KEPT_S, KeptPictures
 from darkroom.images.metadata import read_notes
 from tests.unit.api.conftest import Serve, from_base64
 from tests.unit.api.fake_engine import FakeEngine, colour
@@ -108,7 +109,7 @@ def test_openais_own_models_stand_for_the_one_in_use(client: TestClient, engine:
 @pytest.mark.parametrize(
     ("fields", "status", "param"),
     [
-        ({"response_format": "url"}, 400, "response_format"),
+        ({"response_format": "file"}, 400, "response_format"),
         ({"background": "transparent"}, 400, "background"),
         ({"stream": True}, 400, "stream"),
         ({"size": "huge"}, 400, "size"),
@@ -251,3 +252,84 @@ def test_pictures_are_plain_base64(client: TestClient) -> None:
 def test_a_number_that_no_engine_can_draw_is_refused_by_its_name(client: TestClient) -> None:
     error = refusal(client, 400, cfg_scale=-6.4e240)
     assert error["param"] == "cfg_scale"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("POST", "/v1/chat/completions", 404, "not_found"),
+        ("POST", "/v1/images/variations", 404, "not_found"),
+        ("GET", GENERATIONS, 405, "method_not_allowed"),
+    ],
+)
+def test_a_path_that_is_not_there_is_refused_in_the_same_shape(
+    client: TestClient, method: str, path: str, status: int, code: str
+) -> None:
+    answer = client.request(method, path)
+    error = answer.json()["error"]
+    assert answer.status_code == status
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, code)
+    assert ("Allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("path", [GENERATIONS, EDITS])
+def test_a_body_above_the_limit_is_refused_in_the_same_shape(serve: Serve, path: str, declared: bool) -> None:
+    data = b'{"prompt": "' + b"x" * 3000
+    body: Any = data if declared else iter([data[:1000], data[1000:]])
+    headers = {"Content-Type": "multipart/form-data; boundary=x"} if path == EDITS else {}
+    answer = serve(max_body_bytes=2000).post(path, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    ("fields", "keys"),
+    [
+        ({"response_format": "url"}, ["url", "seed"]),
+        ({"response_format": "b64_json", "model": "dall-e-3"}, ["b64_json", "seed"]),
+        ({"model": "dall-e-3"}, ["b64_json", "url", "seed"]),
+        ({"model": "gpt-image-1"}, ["b64_json", "seed"]),
+        ({}, ["b64_json", "seed"]),
+    ],
+)
+def test_a_picture_comes_with_the_answer_or_by_its_address(
+    client: TestClient, fields: dict[str, str], keys: list[str]
+) -> None:
+    (entry,) = generate(client, seed=5, output_format="webp", **fields)["data"]
+    assert list(entry) == keys
+    if "url" in entry:
+        assert entry["url"].startswith("http://testserver/v1/pictures/")
+        answer = client.get(entry["url"])
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/webp")
+        with Image.open(io.BytesIO(answer.content)) as picture:
+            assert picture.size == (64, 64)
+            assert read_notes(picture)[0].startswith("a cat")
+
+
+def test_the_address_of_a_picture_is_all_that_it_takes_to_fetch_it(serve: Serve) -> None:
+    client = serve(api_auth="me:secret")
+    client.auth = ("me", "secret")
+    address = generate(client, response_format="url")["data"][0]["url"]
+    client.auth = None
+    assert client.get(address).status_code == 200
+    assert client.get(address + "x").status_code == 404
+    assert client.get("/v1/pictures/").status_code in {401, 404}
+    assert client.get("/v1/models").status_code == 401
+
+
+def test_below_a_path_the_address_has_it_too(serve: Serve) -> None:
+    below = TestClient(serve().app, root_path="/studio")
+    body = {"prompt": "a cat", "size": "64x64", "response_format": "url"}
+    answer = below.post(f"/studio{GENERATIONS}", json=body)
+    assert answer.json()["data"][0]["url"].startswith("http://testserver/studio/v1/pictures/")
+
+
+def test_pictures_are_kept_for_an_hour_and_only_so_many() -> None:
+    now = [0.0]
+    kept = KeptPictures(clock=lambda: now[0], max_bytes=10)
+    first, second = kept.put(b"1234", "image/png"), kept.put(b"5678", "image/png")
+    assert [kept.find(name) is not None for name in (first, second, "")] == [True, True, False]
+    third = kept.put(b"abcd", "image/png")
+    assert [kept.find(name) is not None for name in (first, second, third)] == [False, True, True]
+    now[0] = KEPT_S
+    assert [kept.find(name) for name in (second, third)] == [None, None]

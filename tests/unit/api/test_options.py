@@ -235,3 +235,48 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def test_frozen_options_cannot_be_changed_by_anybody(serve: Serve) -> None:
+    client = serve(freeze_settings=True)
+    present = client.get(ROUTE).json()
+    answer = client.post(ROUTE, json={"samples_format": "jpg"})
+    assert answer.status_code == 403
+    assert answer.json() | {"detail": ""} == {
+        "error": "AssertionError",
+        "detail": "",
+        "body": "",
+        "errors": "changing settings is disabled",
+        "code": "frozen",
+    }
+    assert client.post(ROUTE, json={}).json()["errors"] == "saving settings is disabled"
+    assert client.post(ROUTE, json={"sd_model_checkpoint": "bar"}).status_code == 403
+    assert client.get(ROUTE).json() == present
+
+
+def test_some_options_may_be_frozen_and_the_others_not(serve: Serve) -> None:
+    client = serve(freeze_specific_settings="jpeg_quality", freeze_settings_in_sections="vae,sd")
+    everything = client.get(ROUTE).json()
+    assert client.post(ROUTE, json={**everything, "samples_format": "webp"}).status_code == 200
+    assert client.post(ROUTE, json={"sd_model_checkpoint": "small-a", "jpeg_quality": 80.0}).status_code == 200
+    for change in ({"jpeg_quality": 81}, {"sd_vae": "None"}, {"sd_model_checkpoint": "bar"}):
+        answer = client.post(ROUTE, json={"grid_format": "webp", **change})
+        assert answer.status_code == 403
+        assert next(iter(change)) in answer.json()["errors"]
+    assert client.get(ROUTE).json() == {**everything, "samples_format": "webp"}
+
+
+def test_a_frozen_option_holds_for_single_requests_too(serve: Serve, engine: FakeEngine) -> None:
+    client = serve(freeze_specific_settings="CLIP_stop_at_last_layers")
+    body = {"prompt": "a cat", "width": 64, "height": 64, "steps": 1}
+    refused = client.post("/sdapi/v1/txt2img", json={**body, "override_settings": {"CLIP_stop_at_last_layers": 2}})
+    assert (refused.status_code, refused.json()["code"]) == (403, "frozen")
+    for overrides in ({"CLIP_stop_at_last_layers": 1}, {"samples_format": "jpg"}):
+        assert client.post("/sdapi/v1/txt2img", json={**body, "override_settings": overrides}).status_code == 200
+    assert len(engine.specs) == 2
+
+
+def test_what_is_frozen_is_among_the_flags(serve: Serve) -> None:
+    flags = serve(freeze_specific_settings="jpeg_quality").get("/sdapi/v1/cmd-flags").json()
+    frozen = [flags[f"freeze_{name}"] for name in ("settings", "settings_in_sections", "specific_settings")]
+    assert frozen == [False, None, "jpeg_quality"]

@@ -132,3 +132,11 @@ def test_the_flags_that_a_client_may_read_say_how_the_server_is_reached(serve: S
     assert (flags["cors_allow_origins"], flags["cors_allow_origins_regex"]) == ("https://ui.example", "http://a.*")
     assert (flags["tls_keyfile"], flags["tls_certfile"]) == ("/etc/key.pem", "/etc/certificate.pem")
     assert len(flags) == 126
+
+
+def test_a_page_that_is_allowed_may_reach_a_private_address(serve: Serve) -> None:
+    client = serve(cors_allow_origins="https://ui.example")
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Private-Network": "true"}
+    answer = client.options(CHANGE, headers={"Origin": "https://ui.example", **asks})
+    assert (answer.status_code, answer.headers["access-control-allow-private-network"]) == (200, "true")
+    assert client.options(CHANGE, headers={"Origin": "https://evil.example", **asks}).status_code == 400

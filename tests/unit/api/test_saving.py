@@ -1,5 +1,6 @@
 """What lies in the output folders after a request that wants its pictures saved."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from darkroom.images.metadata import read_notes
+from tests.unit.api.fake_engine import FakeEngine
 
 
 def saved(client: TestClient, folder: Path, **options: Any) -> list[Path]:
@@ -119,3 +121,36 @@ def test_a_request_can_have_its_own_folder(client: TestClient, tmp_path: Path) -
     assert client.post("/sdapi/v1/txt2img", json=fields).status_code == 200
     assert [path.name for path in (tmp_path / "outputs/theirs").rglob("*.webp")] == ["00000-x.webp"]
     assert client.get("/sdapi/v1/options").json()["outdir_txt2img_samples"] == "outputs/txt2img-images"
+
+
+HIRES = {
+    "enable_hr": True,
+    "denoising_strength": 0.5,
+    "prompt": "a cat",
+    "seed": 5,
+    "width": 64,
+    "height": 64,
+    "steps": 2,
+}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_first_passs_picture_is_saved_beside_the_second_ones(
+    client: TestClient, tmp_path: Path, wanted: bool
+) -> None:
+    client.post("/sdapi/v1/options", json={"save_images_before_highres_fix": wanted})
+    answer = client.post("/sdapi/v1/txt2img", json={**HIRES, "save_images": True})
+    assert "X-Darkroom-Ignored" not in answer.headers
+    assert len(answer.json()["images"]) == 1
+    assert len(json.loads(answer.json()["info"])["infotexts"]) == 1
+    files = sorted(path.name for path in (tmp_path / "outputs").rglob("*") if path.is_file())
+    assert files == (["00000-5-before-highres-fix.png", "00001-5.png"] if wanted else ["00000-5.png"])
+
+
+def test_a_first_pass_that_is_not_saved_is_not_asked_for(client: TestClient, engine: FakeEngine) -> None:
+    client.post("/sdapi/v1/options", json={"save_images_before_highres_fix": True})
+    for fields in ({"save_images": False}, {"save_images": True, "override_settings": {"samples_save": False}}):
+        client.post("/sdapi/v1/txt2img", json={**HIRES, **fields})
+        hires = engine.specs[-1].hires
+        assert hires
+        assert not hires.keeps_first

@@ -144,6 +144,18 @@ def test_loops_start_from_the_picture_before(client: TestClient, engine: FakeEng
     assert "Denoising curve: Linear" in answer["info"]["infotexts"][0]
 
 
+@pytest.mark.parametrize(("prompt", "full"), [("a boat", "a boat, a red square"), ("", "a red square")])
+def test_what_describes_a_loop_s_picture_goes_behind_the_prompt(
+    client: TestClient, engine: FakeEngine, prompt: str, full: str
+) -> None:
+    body = {**SMALL, "prompt": prompt, "init_images": [to_base64(noise(64, 64))], "script_name": "loopback"}
+    answer = post(client, {**body, "script_args": [2, 0.5, "Linear", "CLIP"]}, "img2img")
+    assert [spec.prompt for spec in engine.specs] == [full, full]
+    assert answer["info"]["infotexts"][0].startswith(full)
+    assert [picture.shape for picture, _ in engine.questions] == [(64, 64, 3)] * 2
+    assert (engine.questions[1][0] == np.array(colour(5), dtype=np.uint8)).all()
+
+
 def test_a_script_answers_without_pictures_where_none_are_wanted(client: TestClient) -> None:
     answer = post(client, {**MATRIX, "script_args": MATRIX_ARGS, "send_images": False})
     assert answer["images"] == []
@@ -189,3 +201,23 @@ def wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+XYZ = {**SMALL, "script_name": "X/Y/Z plot", "script_args": [
+    4, "1,2", [], 0, "", [], 0, "", [], True, False, False, False, False, False, False, 0, False,
+]}  # fmt: skip
+
+
+def test_captions_have_the_colours_of_the_options(client: TestClient) -> None:
+    client.post("/sdapi/v1/options", json={"grid_text_active_color": "#ff0000", "grid_text_inactive_color": "#00ff00"})
+    grid = from_base64(post(client, {**MATRIX, "script_args": MATRIX_ARGS})["images"][0])
+    red, green, blue = np.asarray(grid.convert("RGB")).astype(int).transpose(2, 0, 1)
+    assert (red - np.maximum(green, blue)).max() > 60
+    assert (green - np.maximum(red, blue)).max() > 60
+
+
+def test_a_grid_may_be_no_larger_than_the_options_say(client: TestClient) -> None:
+    assert len(post(client, XYZ)["images"]) == 1
+    client.post("/sdapi/v1/options", json={"img_max_size_mp": 0})
+    answer = client.post("/sdapi/v1/txt2img", json=XYZ)
+    assert (answer.status_code, answer.json()["code"]) == (422, "limit_exceeded")

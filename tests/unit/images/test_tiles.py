@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from darkroom.images.tiles import cover, cut, join
+from darkroom.images.tiles import Retouch, cover, cover_for_network, cut, join, retouch
 
 sides = st.integers(8, 90)
 
@@ -53,3 +53,47 @@ def test_a_picture_smaller_than_a_tile_is_one_tile_with_a_black_rest() -> None:
 @pytest.mark.parametrize("overlap", [0, 32])
 def test_the_tiling_of_a_wide_picture_is_even(overlap: int) -> None:
     assert cover((192, 128), (128, 128), overlap).xs == (0, 64)
+
+
+def doubled(tile: Image.Image) -> Image.Image:
+    return tile.resize((tile.width * 2, tile.height * 2), Image.Resampling.NEAREST)
+
+
+def run(steps: Retouch, shown: list[tuple[int, int]] | None = None) -> Image.Image:
+    """What becomes of a picture whose tiles are doubled; `shown` takes down the sizes of the tiles."""
+    try:
+        tile = next(steps)
+        while True:
+            if shown is not None:
+                shown.append(tile.size)
+            tile = steps.send(doubled(tile))
+    except StopIteration as end:
+        result: Image.Image = end.value
+        return result
+
+
+@settings(deadline=None, max_examples=40)
+@given(width=sides, height=sides, side=st.sampled_from([0, 16, 32, 48]), overlap=st.integers(0, 48), mean=st.booleans())
+def test_a_picture_made_anew_in_tiles_is_the_one_made_anew_at_once(
+    width: int, height: int, side: int, overlap: int, mean: bool
+) -> None:
+    source = picture(width, height)
+    tiling = cover_for_network(source.size, side, overlap, mean=mean)
+    shown: list[tuple[int, int]] = []
+    result = np.asarray(run(retouch(source, tiling), shown)).astype(int)
+    assert np.abs(result - np.asarray(doubled(source))).max() <= 1  # a blend of equal levels may round
+    assert len(shown) == tiling.count
+    assert all(w <= width and h <= height for w, h in shown)
+    assert not side or max(map(max, shown)) <= side
+
+
+def test_means_are_taken_where_several_tiles_lie() -> None:
+    tiling = cover_for_network((48, 32), 32, 16, mean=True)
+    assert tiling.xs == (0, 16)
+    steps = retouch(Image.new("RGB", (48, 32)), tiling)
+    next(steps)
+    steps.send(Image.new("RGB", (32, 32), "black"))
+    with pytest.raises(StopIteration) as end:
+        steps.send(Image.new("RGB", (32, 32), "white"))
+    line = np.asarray(end.value.value)[8, :, 0]
+    assert [set(part.tolist()) for part in (line[:16], line[16:32], line[32:])] == [{0}, {128}, {255}]

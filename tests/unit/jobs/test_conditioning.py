@@ -3,11 +3,14 @@
 from collections.abc import Generator
 from dataclasses import replace
 
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from darkroom.jobs.conditioning import Conditioning, Prompts, conditioning
+from darkroom.jobs.conditioning import Conditioning, Prompts, conditioning, numbers_beside
 from darkroom.jobs.ops import Answer, Cond, EncodeText, Op
-from darkroom.jobs.spec import Adapter, GuidanceOptions, JobSpec, Model
+from darkroom.jobs.spec import Adapter, Family, GuidanceOptions, JobSpec, Model, SdxlOptions, Traits
 from darkroom.prompt.schedule import Timeline
 from tests.unit.engine.fake_runner import make_spec
 
@@ -15,12 +18,15 @@ MODEL = Model(checkpoint="c", adapters=(Adapter(name="style"),))
 
 
 def encode(op: EncodeText) -> list[Cond]:
-    """77 vectors for every BREAK and one more; the n-th vector is (n, characters of the text)."""
+    """77 vectors for every BREAK and one more; the n-th vector is (n, characters of the text), what lies beside it the
+    numbers that came with the text.
+    """
     found = []
     for text in op.texts:
         length = 77 * (1 + max(other.count("BREAK") for other in op.texts))
         places = torch.arange(length, dtype=torch.float32)
-        found.append(Cond(torch.stack([places, torch.full((length,), float(len(text)))], dim=1)))
+        context = torch.stack([places, torch.full((length,), float(len(text)))], dim=1)
+        found.append(Cond(context, torch.tensor(op.numbers) if op.numbers else None))
     return found
 
 
@@ -100,3 +106,50 @@ def test_all_texts_of_an_edited_prompt_are_encoded_together() -> None:
     prompts = Prompts(positive="<lora:x:1>a [b:c:3] AND [d|e]", negative="f AND [g:h:0.5]")
     _, asked = run(conditioning(job(None), MODEL, prompts, Timeline(steps=4)))
     assert [op.texts for op in asked] == [("a b", "a c"), (" d", " e", " d", " e"), ("f AND g", "f AND h")]
+
+
+@given(st.integers(8, 4096), st.integers(8, 4096), st.integers(0, 512), st.integers(0, 512))
+def test_sdxl_is_told_sizes_and_cropping_height_and_top_first(height: int, width: int, top: int, left: int) -> None:
+    options = SdxlOptions(crop_top=top, crop_left=left)
+    for negative in (False, True):
+        told = numbers_beside("sdxl", (height, width), options, negative=negative)
+        assert told == (height, width, top, left, height, width)
+
+
+def test_the_refiner_is_told_how_well_a_picture_is_liked() -> None:
+    options = SdxlOptions(crop_left=32, high_score=7.0, low_score=1.5)
+    assert numbers_beside("refiner", (64, 96), options) == (64, 96, 0, 32, 7.0)
+    assert numbers_beside("refiner", (64, 96), options, negative=True) == (64, 96, 0, 32, 1.5)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sd3", "flux"])
+def test_other_families_are_told_the_text_alone(family: Family) -> None:
+    assert numbers_beside(family, (64, 64), SdxlOptions(crop_top=9)) == ()
+
+
+LARGE = Model(checkpoint="c", traits=Traits(family="sdxl"))
+
+
+def test_the_negative_prompt_is_named_as_such_and_the_encoding_of_no_text_is_not() -> None:
+    prompts = Prompts(positive="a BREAK b AND c", negative="d")
+    _, asked = run(conditioning(job(GuidanceOptions(pad=True)), LARGE, prompts, Timeline(steps=10), (48, 64)))
+    assert [op.texts for op in asked if op.negative] == [("d",)]
+    assert {op.numbers for op in asked} == {(48, 64, 0, 0, 48, 64)}
+    assert len(asked) == 4
+
+
+def test_clip_skip_reaches_sdxl_where_it_is_to_act_on_its_first_encoder() -> None:
+    spec = replace(job(None), sdxl=SdxlOptions(clip_l_skip=True), clip_skip=3)
+    _, asked = run(conditioning(spec, LARGE, Prompts(positive="a", negative=""), Timeline(steps=10)))
+    assert {(op.clip_skip, op.sdxl_clip_l_skip) for op in asked} == {(3, True)}
+
+
+@pytest.mark.parametrize("guidance", [GuidanceOptions(), GuidanceOptions(pad=True), GuidanceOptions(pad_v0=True)])
+def test_what_lies_beside_a_text_is_left_alone_when_its_length_changes(guidance: GuidanceOptions) -> None:
+    prompts = Prompts(positive="a AND b BREAK c BREAK d", negative="e")
+    found, _ = run(conditioning(job(guidance), LARGE, prompts, Timeline(steps=10), (48, 64)))
+    for timed in (*(part for part, _ in found.parts), found.negative):
+        vector = timed.at(0).vector
+        assert vector is not None
+        assert vector.tolist() == [48, 64, 0, 0, 48, 64]
+    assert {part.length for part, _ in found.parts} == {231}

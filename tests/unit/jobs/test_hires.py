@@ -61,6 +61,27 @@ def test_a_latent_mode_goes_from_sampling_to_sampling() -> None:
     assert [picture.shape for picture in ended.pictures] == [(48, 64, 3)]
 
 
+@pytest.mark.parametrize(
+    ("upscaler", "kept", "wanted"),
+    [
+        ("Latent", True, [EncodeText, Denoise, Decode, EncodeText, Denoise, Decode]),
+        ("Lanczos", True, [EncodeText, Denoise, Decode, Upscale, EncodeImage, EncodeText, Denoise, Decode]),
+        ("Latent", False, [EncodeText, Denoise, EncodeText, Denoise, Decode]),
+    ],
+)
+def test_the_first_passs_picture_is_handed_over_where_it_is_wanted(
+    upscaler: str, kept: bool, wanted: list[type]
+) -> None:
+    spec = two_passes(make_hires(upscaler, keeps_first=kept), seeds=(1, 2))
+    loop = make_loop(runner := FakeRunner())
+    job = start(loop, spec)
+    finish(loop, job)
+    assert kinds([op for ops in runner.batches for op in ops]) == wanted
+    for done in job.last_event.pictures:
+        sizes = [(suffix, picture.shape) for suffix, picture in done.asides]
+        assert sizes == ([("-before-highres-fix", (32, 32, 3))] if kept else [])
+
+
 def test_an_upscaler_works_on_the_finished_picture() -> None:
     ended, ops = run(two_passes(make_hires("Lanczos")))
     assert kinds(ops) == [EncodeText, Denoise, Decode, Upscale, EncodeImage, EncodeText, Denoise, Decode]
@@ -91,6 +112,13 @@ def test_each_pass_has_its_own_model_and_prompt() -> None:
     assert [name for kind, name in asked if kind is EncodeImage] == ["other"]
     texts = [op.texts[0] for op in ops if isinstance(op, EncodeText)]
     assert texts == ["a cat", "", "a dog", ""]
+
+
+def test_each_pass_tells_sdxl_its_own_size_before_anything_is_cut_off() -> None:
+    large = Traits(family="sdxl")
+    _, ops = run(replace(two_passes(make_hires(traits=large, crop=(2, 1))), traits=large))
+    told = [op.numbers for op in ops if isinstance(op, EncodeText)]
+    assert told == [(32, 32, 0, 0, 32, 32)] * 2 + [(48, 64, 0, 0, 48, 64)] * 2
 
 
 @pytest.mark.parametrize(("upscaler", "weight"), [("Latent", 1.0), ("Latent", 0.5), ("Lanczos", 1.0)])

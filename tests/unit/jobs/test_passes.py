@@ -10,9 +10,10 @@ from darkroom.jobs.conditioning import Prompts
 from darkroom.jobs.guidance import Sampled
 from darkroom.jobs.ops import Cond, Denoise, EncodeText, Note, Op
 from darkroom.jobs.passes import Pass, sample, timeline
-from darkroom.jobs.spec import Adapter, GuidanceOptions, Hires, InitImage, JobSpec, Refiner
+from darkroom.jobs.spec import Adapter, GuidanceOptions, Hires, InitImage, JobSpec, Refiner, SdxlOptions, Traits
 from darkroom.prompt.schedule import Timeline
 from darkroom.sampling.names import get_sampler
+from darkroom.sampling.options import Training
 from darkroom.sampling.plan import plan_txt2img
 from darkroom.sampling.steps import Eval, Steps
 from darkroom.sampling.tables import NoiseTable
@@ -100,6 +101,25 @@ def test_the_refiner_encodes_the_prompts_anew_and_goes_on() -> None:
     assert [op.model.checkpoint for op in said if isinstance(op, EncodeText)] == ["fake", "fake", "fine", "fine"]
     assert notes(said) == [("Refiner", "fine [0123456789]"), ("Refiner switch at", 0.5)]
     assert sampled.model == replace(spec.model, checkpoint="fine")
+
+
+def test_sdxls_refiner_is_told_scores_in_the_place_of_a_second_size() -> None:
+    refined = replace(make_spec(), traits=Traits(family="sdxl"), sdxl=SdxlOptions(high_score=8.0))
+    spec = replace(refined, refiner=replace(REFINER, traits=Traits(family="refiner")))
+    sampled, said = run(spec, make_pass(spec), 999, 400)
+    size = (spec.height, spec.width)
+    told = [op.numbers for op in said if isinstance(op, EncodeText)]
+    assert told == [(*size, 0, 0, *size), (*size, 0, 0, *size), (*size, 0, 0, 8.0), (*size, 0, 0, 2.5)]
+    assert sampled.model.traits.family == "refiner"
+
+
+def test_a_refiner_of_other_noise_is_told_its_own_timesteps() -> None:
+    other = Traits(training=Training(start=0.001, end=0.02))
+    spec = replace(make_spec(), refiner=replace(REFINER, traits=other))
+    _, said = run(spec, make_pass(spec), 999, 400)
+    first, second = (op.rows[0] for op in said if isinstance(op, Denoise))
+    assert (first.timestep, second.sigma) == (999, TABLE.sigmas[400])
+    assert second.timestep < 400
 
 
 def test_a_refiner_that_is_the_checkpoint_itself_is_none() -> None:

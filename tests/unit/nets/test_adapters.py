@@ -119,8 +119,93 @@ def dora() -> tuple[Tensor, Parts, Tensor]:
     return LINEAR, parts, torch.stack(columns, dim=1) - LINEAR
 
 
+def dora_by_rows() -> tuple[Tensor, Parts, Tensor]:
+    up, down, size = noise(6, 2), noise(2, 4), noise(6, 1).abs()
+    whole = LINEAR + up @ down
+    rows = [whole[i] / whole[i].square().sum().sqrt() * size[i, 0] for i in range(6)]
+    parts = {"lora_B.weight": up, "lora_A.weight": down, "dora_scale": size}
+    return LINEAR, parts, torch.stack(rows) - LINEAR
+
+
+def dora_of_a_convolution() -> tuple[Tensor, Parts, Tensor]:
+    size = noise(1, 4, 1, 1).abs()
+    whole = CONV + noise(6, 4, 3, 3)
+    turned = torch.zeros_like(CONV)
+    for j in range(4):
+        turned[:, j] = whole[:, j] / whole[:, j].square().sum().sqrt() * size[0, j]
+    return CONV, {"diff": noise(6, 4, 3, 3), "dora_scale": size}, turned - CONV
+
+
+def lokr_with_both_factors_split() -> tuple[Tensor, Parts, Tensor]:
+    a1, b1, a2, b2 = noise(2, 1), noise(1, 2), noise(3, 1, seed=1), noise(1, 2, seed=1)
+    dense = torch.zeros(6, 4, dtype=torch.float64)
+    for i in range(6):
+        for j in range(4):
+            dense[i, j] = a1[i // 3, 0] * b1[0, j // 2] * a2[i % 3, 0] * b2[0, j % 2]
+    parts = {"lokr_w1_a": a1, "lokr_w1_b": b1, "lokr_w2_a": a2, "lokr_w2_b": b2, "alpha": torch.tensor(3.0)}
+    return LINEAR, parts, dense * 3
+
+
+def lokr_with_a_core() -> tuple[Tensor, Parts, Tensor]:
+    left, core, a, b = noise(2, 2), noise(2, 2, 3, 3), noise(2, 3), noise(2, 2, seed=1)
+    right = torch.zeros(3, 2, 3, 3, dtype=torch.float64)
+    for k in range(3):
+        for m in range(3):
+            right[:, :, k, m] = a.T @ core[:, :, k, m] @ b
+    blocks = [torch.cat([left[i, j] * right for j in range(2)], dim=1) for i in range(2)]
+    return CONV, {"lokr_w1": left, "lokr_t2": core, "lokr_w2_a": a, "lokr_w2_b": b}, torch.cat(blocks)
+
+
+def ia3_of_a_convolution() -> tuple[Tensor, Parts, Tensor]:
+    factor = noise(6, 1, 1, 1)
+    dense = torch.stack([CONV[i] * factor[i, 0, 0, 0] for i in range(6)])
+    return CONV, {"weight": factor, "on_input": torch.tensor(False)}, dense
+
+
+def glora_of_a_convolution() -> tuple[Tensor, Parts, Tensor]:
+    a1, a2, b1, b2 = noise(2, 36), noise(36, 2), noise(2, 36, seed=1), noise(6, 2)
+    flat = CONV.reshape(6, 36)
+    dense = torch.zeros(6, 36, dtype=torch.float64)
+    for r in range(2):
+        dense += torch.outer(b2[:, r], b1[r]) + torch.outer(flat @ a2[:, r], a1[r])
+    parts = {"a1.weight": a1, "a2.weight": a2, "b1.weight": b1, "b2.weight": b2}
+    return CONV, parts, dense.reshape(6, 4, 3, 3)
+
+
+def oft_of_old() -> tuple[Tensor, Parts, Tensor]:
+    turns, sizes = torch.linalg.qr(noise(2, 3, 3))[0], noise(6, 1)
+    whole = torch.cat([turn.T @ LINEAR[3 * k : 3 * k + 3] for k, turn in enumerate(turns)])
+    return LINEAR, {"oft_diag": turns, "rescale": sizes}, torch.diag(sizes[:, 0]) @ whole - LINEAR
+
+
+def boft() -> tuple[Tensor, Parts, Tensor]:
+    blocks = noise(2, 2, 4, 4) / 4
+    weight = noise(8, 3)
+    turned = weight.clone()
+    for stage in range(2):
+        mixing = torch.zeros(8, 8, dtype=torch.float64)
+        stride = 2**stage * 2
+        # Rows that are mixed by one block: two runs of them, a stride apart, taken by turns.
+        order = [c * 2 * stride + g * stride + k for c in range(4 // stride) for k in range(stride) for g in range(2)]
+        for block, q in enumerate(blocks[stage] - blocks[stage].transpose(1, 2)):
+            rows = order[4 * block : 4 * block + 4]
+            rotation = (torch.eye(4) + q) @ torch.linalg.inv(torch.eye(4, dtype=torch.float64) - q)
+            for i, row in enumerate(rows):
+                mixing[row, rows] = rotation[i]
+        turned = mixing @ turned
+    return weight, {"oft_blocks": blocks}, turned - weight
+
+
+def static_bias_beside_a_lora() -> tuple[Tensor, Parts, Tensor]:
+    up, down, bias = noise(6, 2), noise(2, 4), noise(6, 4, seed=9)
+    parts = {"lora_up.weight": up, "lora_down.weight": down, "alpha": torch.tensor(1.0), "bias": bias}
+    return LINEAR, parts, (up @ down + bias) / 2
+
+
 KINDS = [
-    lora, lora_by_other_names, locon, locon_with_a_core, loha, loha_with_cores, lokr, lokr_of_a_convolution,
+    dora_by_rows, dora_of_a_convolution, lokr_with_both_factors_split, lokr_with_a_core, ia3_of_a_convolution,
+    glora_of_a_convolution, oft_of_old, boft, static_bias_beside_a_lora, lora,
+    lora_by_other_names, locon, locon_with_a_core, loha, loha_with_cores, lokr, lokr_of_a_convolution,
     ia3_of_outputs, ia3_of_inputs, full, glora, oft, dora,
 ]  # fmt: skip
 

@@ -43,12 +43,12 @@ def hashed(catalog: Catalog) -> tuple[CheckpointFile, ...]:
 
 
 def test_folders_are_searched_in_natural_order(tmp_path: Path) -> None:
-    for name in ("v10", "V2", "b", "sub/z", "sub/a", "Aub/x"):
-        put(tmp_path, f"{name}.safetensors")
-    for name in ("notes.txt", "model.ckpt", "b.vae.safetensors"):
+    for name in ("v10.safetensors", "V2.CKPT", "b.safetensors", "sub/z.ckpt", "sub/a.SafeTensors", "Aub/x.ckpt"):
+        put(tmp_path, name)
+    for name in ("notes.txt", "model.pt", "b.vae.safetensors", "b.VAE.ckpt"):
         put(tmp_path, name)
     with catalog_of(tmp_path) as catalog:
-        found = [path.removesuffix(".safetensors") for path in paths(catalog.refresh())]
+        found = [path.rsplit(".")[0] for path in paths(catalog.refresh())]
     assert found == ["b", "V2", "v10", "Aub/x", "sub/a", "sub/z"]
 
 

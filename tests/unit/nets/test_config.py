@@ -44,6 +44,51 @@ def test_an_empty_yaml_leaves_the_defaults(tmp_path: Path) -> None:
     assert read_config(written(tmp_path, "")) == ModelConfig()
 
 
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("sd2", {"head_channels": 64, "heads": None, "native_size": 768, "scale": 0.18215}),
+        ("sdxl", {"head_channels": 64, "heads": None, "native_size": 1024, "scale": 0.13025, "prediction": "epsilon"}),
+        ("refiner", {"head_channels": 64, "heads": None, "native_size": 1024, "scale": 0.13025}),
+    ],
+)
+def test_without_a_yaml_a_family_is_as_it_was_published(family: str, expected: dict[str, object]) -> None:
+    config = read_config(None, family)
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert config.probe == (family == "sd2"), "only the network can tell which of the two kinds it is"
+
+
+@pytest.mark.parametrize(("kind", "size"), [("v", 768), ("eps", 512)])
+def test_a_yaml_tells_both_kinds_of_the_second_family_apart(tmp_path: Path, kind: str, size: int) -> None:
+    config = read_config(written(tmp_path, params(f"parameterization: {kind}")), "sd2")
+    assert (config.probe, config.native_size, config.head_channels) == (False, size, 64)
+    assert config.prediction == ("v" if kind == "v" else "epsilon")
+
+
+@pytest.mark.parametrize(("scaling", "prediction"), [("EpsScaling", "epsilon"), ("VScaling", "v")])
+def test_the_layout_of_xl_names_classes(tmp_path: Path, scaling: str, prediction: str) -> None:
+    text = params(
+        "scale_factor: 0.2\n"
+        "denoiser_config:\n"
+        "  params:\n"
+        "    num_idx: 1000\n"
+        f"    scaling_config: {{target: sgm.modules.diffusionmodules.denoiser_scaling.{scaling}}}\n"
+        "    discretization_config: {target: x, params: {linear_start: 0.001, linear_end: 0.02, num_timesteps: 500}}\n"
+        "network_config: {params: {num_head_channels: 32}}"
+    )
+    config = read_config(written(tmp_path, text), "sdxl")
+    assert config == ModelConfig(
+        linear_start=0.001,
+        linear_end=0.02,
+        timesteps=500,
+        scale=0.2,
+        prediction="v" if prediction == "v" else "epsilon",
+        heads=None,
+        head_channels=32,
+        native_size=1024,
+    )
+
+
 def test_a_number_of_heads_is_read(tmp_path: Path) -> None:
     assert read_config(written(tmp_path, params("unet_config: {params: {num_heads: 5}}"))).heads == 5
 

@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 from darkroom.nets import shelves
 from darkroom.nets.architecture import text_width
 from darkroom.nets.catalog import Hashes
-from darkroom.nets.headers import preferred_vae, read_shapes
+from darkroom.nets.hashing import Hasher
+from darkroom.nets.headers import preferred_vae
+from darkroom.nets.inspection import find_shapes
 
 
 def put_adapter(folder: Path, name: str, **metadata: str) -> Path:
@@ -60,10 +62,11 @@ def test_the_hash_of_an_adapter_does_not_depend_on_its_metadata(tmp_path: Path) 
     put_adapter(tmp_path, "c", sshs_model_hash="0123456789abcdef")
     plain, other, told = shelves.adapters([tmp_path])
     hashes = Hashes(None)
+    hasher = Hasher(lambda path, offset: hashes.get(path, offset=offset), patience_s=30)
     tensors = torch.ones(3).numpy().tobytes()
-    assert shelves.adapter_hash(plain, hashes) == hashlib.sha256(tensors).hexdigest()[:12]
-    assert shelves.adapter_hash(other, hashes) == shelves.adapter_hash(plain, hashes)
-    assert shelves.adapter_hash(told, hashes) == "0123456789ab"
+    assert shelves.adapter_hash(plain, hasher) == hashlib.sha256(tensors).hexdigest()[:12]
+    assert shelves.adapter_hash(other, hasher) == shelves.adapter_hash(plain, hasher)
+    assert shelves.adapter_hash(told, hasher) == "0123456789ab"
 
 
 @pytest.mark.parametrize(
@@ -106,8 +109,8 @@ def test_a_checkpoint_tells_the_width_of_its_text_encoders(tmp_path: Path) -> No
     one, two = "cond_stage_model.transformer.text_model.embeddings", "conditioner.embedders.1.model"
     tables = {f"{one}.token_embedding.weight": torch.zeros(5, 7), f"{two}.token_embedding.weight": torch.zeros(5, 4)}
     save_file(tables, tmp_path / "m.safetensors")
-    assert text_width(read_shapes(tmp_path / "m.safetensors")) == 11
-    assert text_width(read_shapes(tmp_path / "absent.safetensors")) is None
+    assert text_width(find_shapes(tmp_path / "m.safetensors")) == 11
+    assert text_width(find_shapes(tmp_path / "absent.safetensors")) is None
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,9 @@ def test_a_refusal_names_the_option_the_value_and_what_is_allowed() -> None:
     [
         ("nonsense", None, True),
         ("jpeg_quality", 5, False),
-        ("ESRGAN_tile", 64, True),
+        ("ldsr_steps", 64, True),
         ("ESRGAN_tile", "192", False),
-        ("ESRGAN_tile", "abc", True),
+        ("ldsr_steps", "abc", True),
         ("quicksettings_list", ["sd_model_checkpoint"], False),
         ("quicksettings_list", [], True),
         ("api_forbid_local_requests", False, True),

@@ -171,9 +171,20 @@ def test_an_interrupted_loopback_gives_what_there_is() -> None:
     assert len(result.pictures) == 3
 
 
-def test_no_loop_is_described_by_a_model_that_is_not_here() -> None:
-    with pytest.raises(BadRequest):
-        run(loopback.SCRIPT, start(), [2, 0.4, "Linear", "CLIP"])
+@pytest.mark.parametrize(("word", "describer"), [("CLIP", "clip"), ("DeepBooru", "deepdanbooru"), ("None", None)])
+def test_the_picture_that_a_loop_starts_from_is_described_where_that_is_wanted(
+    word: str, describer: str | None
+) -> None:
+    asks, _ = run(loopback.SCRIPT, start(), [3, 0.4, "Linear", word])
+    for ask in asks:
+        assert isinstance(ask.request, Img2Img)
+        if describer is None:
+            assert ask.described is None
+            continue
+        assert ask.described is not None
+        name, picture = ask.described
+        assert (name, picture.mode) == (describer, "RGB")
+        assert base64_of(picture) == base64_of(first_picture(ask.request, 10**6, "#ffffff"))
 
 
 # SD upscale and outpainting

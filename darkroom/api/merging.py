@@ -1,0 +1,168 @@
+"""`/models/merge`: a new checkpoint out of one, two or three. The answer comes when the file is there; until then the
+merge shows up in both routes of progress, and an interrupt or a closed connection ends it.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from darkroom.api.checkpoints import closest_checkpoint
+from darkroom.api.chores import Chore
+from darkroom.api.context import Context, Shared
+from darkroom.api.models import Wire
+from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, while_connected
+from darkroom.coerce import Bool, Float, Object, Text, read_float
+from darkroom.errors import BadRequest, LimitExceeded
+from darkroom.jobs.merging import CONFIG_SOURCES, METHODS, MergeOrder, Notes, NumberFormat, Stage, parents_needed
+from darkroom.jobs.networks import VaeInfo
+from darkroom.jobs.spec import CheckpointInfo
+
+T = TypeVar("T", bound=str)
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+NO_VAE = "None"
+KEPT = "keep"
+_FORMATS: dict[str, NumberFormat | None] = {KEPT: None, "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
+LEAST, MOST = -2.0, 2.0
+MAX_BLOCKS = 100
+MAX_METADATA = 1_000_000
+
+
+def _numbers(value: object) -> list[float]:
+    """Numbers from a list, or from a text with commas between them."""
+    items = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(items, list):
+        raise PydanticCustomError("type_error.list", "value is not a valid list")
+    return [read_float(item) for item in items]
+
+
+class Merge(Wire):
+    """A merge of checkpoints. Unlike in A1111's requests, unknown fields are refused: a slip would cost a file."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"a": "dreamer", "b": "painter", "multiplier": 0.3}]}
+    )
+
+    a: Text = Field(description="The checkpoint whose weights are changed: a name of /sdapi/v1/sd-models.")
+    b: Text = Field("", description="The second one; every method but No interpolation needs it.")
+    c: Text = Field("", description="The third one, for Add difference.")
+    method: Text = Field(
+        "Weighted sum", description="Weighted sum, (1-m)A + mB; Add difference, A + m(B-C); No interpolation, A alone."
+    )
+    multiplier: Float = Field(0.3, description="m, from -2 to 2.")
+    block_weights: Annotated[list[float], BeforeValidator(_numbers)] = Field(
+        [],
+        description="m of the UNet's blocks IN00 to OUT11, 25 numbers, for XL 19; one more is for the rest, first.",
+    )
+    dtype: Text = Field(KEPT, description="Number format of the result's weights: keep, fp32, fp16 or bf16.")
+    vae: Text = Field(NO_VAE, description="A name of /sdapi/v1/sd-vae to bake in, or None.")
+    discard: Text = Field("", description="Regular expression; weights in whose names it is found are left out.")
+    name: Text = Field("", description="File name without its ending; empty makes one of the parents' names.")
+    overwrite: Bool = Field(False, description="Replace a file that has the name already.")
+    config_source: Text = Field(
+        CONFIG_SOURCES[0],
+        description="Whose YAML goes beside the result: A, B or C (the first that has one), B, C, Don't.",
+    )
+    save_metadata: Bool = Field(True, description="Write texts into the file's header.")
+    add_recipe: Bool = Field(True, description="Among them what was merged, as A1111 writes it.")
+    copy_metadata: Bool = Field(True, description="Among them those of A, B and C.")
+    metadata: Object = Field({}, description="Further texts.")
+    task_id: Text = Field("", description="The client's own name for the merge, for /internal/progress.")
+
+
+@router.post("/merge", operation_id="merge_models_merge_post", response_model=None)
+async def merge(wire: Merge, request: Request, context: Shared) -> dict[str, Any] | Response:
+    """Merge checkpoints into a new one and answer when it can be used. One merge runs at a time."""
+    order = to_order(wire, context.engine.checkpoints(), context.engine.autoencoders())
+    began = time.monotonic()
+    with context.chores.doing("model-merge", wire.task_id) as chore:
+        try:
+            info = await while_connected(request, _do(context, order, chore))
+        except ClientGoneError:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return {
+        "title": info.title,
+        "model_name": info.model_name,
+        "hash": info.short_hash,
+        "sha256": info.sha256,
+        "filename": info.filename,
+        "config": info.config,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+async def _do(context: Context, order: MergeOrder, chore: Chore) -> CheckpointInfo:
+    """Wait for the merges before, and merge."""
+
+    def report(stage: Stage) -> None:
+        chore.move(stage.text, stage.done, stage.total)
+
+    async with context.merging:
+        chore.running = True
+        return await context.engine.merge(order, report, chore.stop)
+
+
+def to_order(wire: Merge, checkpoints: Sequence[CheckpointInfo], autoencoders: Sequence[VaeInfo]) -> MergeOrder:
+    """The merge that a request asks for. Raises BadRequest, UnknownName."""
+    method = _choice("method", wire.method, METHODS)
+    needed = parents_needed(method)
+    keys = {field: _parent(checkpoints, field, getattr(wire, field)) for field in "abc"[:needed]}
+    for value in (wire.multiplier, *wire.block_weights):
+        if not LEAST <= value <= MOST:
+            field = "multiplier" if value == wire.multiplier else "block_weights"
+            raise BadRequest(field, value, f"numbers from {LEAST:g} to {MOST:g}")
+    if len(wire.block_weights) > MAX_BLOCKS:
+        raise BadRequest("block_weights", f"{len(wire.block_weights)} numbers", f"at most {MAX_BLOCKS}")
+    return MergeOrder(
+        **keys,
+        method=method,
+        multiplier=wire.multiplier,
+        block_weights=tuple(wire.block_weights),
+        number_format=_FORMATS[_choice("dtype", wire.dtype, tuple(_FORMATS))],
+        vae=_autoencoder(autoencoders, wire.vae),
+        discard=wire.discard,
+        name=wire.name,
+        overwrite=wire.overwrite,
+        config_source=_choice("config_source", wire.config_source, CONFIG_SOURCES),
+        notes=Notes(
+            written=wire.save_metadata, recipe=wire.add_recipe, copied=wire.copy_metadata, extra=_texts(wire.metadata)
+        ),
+    )
+
+
+def _choice(field: str, value: str, known: tuple[T, ...]) -> T:
+    """One of some words, in any letter case."""
+    found = next((word for word in known if word.lower() == value.strip().lower()), None)
+    if found is None:
+        raise BadRequest(field, value, ", ".join(known))
+    return found
+
+
+def _parent(checkpoints: Sequence[CheckpointInfo], field: str, name: str) -> str:
+    if not name:
+        raise BadRequest(field, name, "the name of a checkpoint: this method needs it")
+    return closest_checkpoint(checkpoints, field, name).key
+
+
+def _autoencoder(known: Sequence[VaeInfo], name: str) -> str:
+    if name in ("", NO_VAE):
+        return ""
+    names = [vae.name for vae in known]
+    if name not in names:
+        raise BadRequest("vae", name, f"{', '.join([NO_VAE, *names[:8]])}")
+    return name
+
+
+def _texts(metadata: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Texts as they are, everything else as JSON."""
+    texts = tuple((key, value if isinstance(value, str) else json.dumps(value)) for key, value in metadata.items())
+    size = sum(len(key) + len(value) for key, value in texts)
+    if size > MAX_METADATA:
+        raise LimitExceeded("metadata", f"{size} characters", f"at most {MAX_METADATA}")
+    return texts

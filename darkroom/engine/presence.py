@@ -1,0 +1,97 @@
+"""Which weights are in place, how long it takes to have others there, and putting them there. Used by the device thread
+alone.
+"""
+
+import time
+from collections.abc import Hashable
+from typing import get_args
+from weakref import WeakSet
+
+from darkroom.engine.catalogue import Catalogue
+from darkroom.engine.merges import Merges
+from darkroom.engine.variants import Variants
+from darkroom.errors import UnknownName
+from darkroom.jobs.ops import Denoise, EncodeText, ForCheckpoint, Question
+from darkroom.jobs.spec import Model
+from darkroom.nets.network import Network, Part
+from darkroom.nets.store import Store
+
+
+class Presence:
+    """The networks of a store as questions need them."""
+
+    def __init__(self, catalogue: Catalogue, store: Store, variants: Variants) -> None:
+        self._catalogue = catalogue
+        self._store = store
+        self._variants = variants
+        self._merges = Merges()
+        self._filenames: dict[str, str] = {}
+        self._known: WeakSet[Network] = WeakSet()
+
+    def change_s(self, op: Question) -> float:
+        """About how many seconds `bring` would take now; 0 if everything is in place, or if it would fail at once."""
+        if not isinstance(op, ForCheckpoint):
+            return 0.0
+        filename = self._find_filename(op.model.checkpoint)
+        if filename is None:
+            return 0.0
+        part = _merged_part(op)
+        merge_s = self._merges.merge_s((filename, part), _merged(op.model)) if part else 0.0
+        return self._store.load_s(filename, eight_bits=op.model.is_in_eight_bits) + merge_s
+
+    def bring(self, op: ForCheckpoint) -> Network:
+        """The network of a question's checkpoint, loaded if need be, with the question's adapters in it.
+
+        A picture that has begun goes on with the weights it began with, whatever becomes of their file. Raises
+        UnknownName, BadModelFile.
+        """
+        network = self.network(op.model, afresh=isinstance(op, EncodeText))
+        part = _merged_part(op)
+        if part:
+            began = time.perf_counter()
+            network.merge(part)
+            place = self._catalogue.get(op.model.checkpoint).filename, part
+            self._merges.note(place, _merged(op.model), time.perf_counter() - began)
+        self._store.settle()
+        return network
+
+    def network(self, model: Model, *, afresh: bool = True) -> Network:
+        """A checkpoint's network, to be applied as the model says. With `afresh` it is that of its file as it is now.
+
+        Raises UnknownName, BadModelFile.
+        """
+        info = self._catalogue.get(model.checkpoint)
+        eight_bits = model.is_in_eight_bits
+        network = None if afresh else self._store.find(info.filename, eight_bits=eight_bits)
+        if network is None:
+            network = self._store.get(info.filename, info.config, eight_bits=eight_bits)
+        if network not in self._known:
+            self._known.add(network)
+            for part in get_args(Part):
+                self._merges.forget((info.filename, part))
+        network.variant = self._variants.of(network, model)
+        return network
+
+    def find(self, model: Model) -> Network | None:
+        """The network of a model if it is loaded."""
+        filename = self._find_filename(model.checkpoint)
+        loaded = filename is not None and self._store.load_s(filename, eight_bits=model.is_in_eight_bits) == 0
+        return self.network(model, afresh=False) if loaded else None
+
+    def _find_filename(self, checkpoint: str) -> str | None:
+        if checkpoint not in self._filenames:
+            try:
+                self._filenames[checkpoint] = self._catalogue.get(checkpoint).filename
+            except UnknownName:
+                return None
+        return self._filenames[checkpoint]
+
+
+def _merged_part(op: Question) -> Part | None:
+    """The part of a network whose adapters matter to a question."""
+    return "denoiser" if isinstance(op, Denoise) else "text" if isinstance(op, EncodeText) else None
+
+
+def _merged(model: Model) -> tuple[Hashable, ...]:
+    """What is merged into the weights for a model."""
+    return tuple(one for one in model.adapters if one.kind == "lora")

@@ -1,0 +1,1 @@
+"""Networks that enlarge pictures: which there are, and how one is read and run."""
