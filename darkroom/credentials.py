@@ -113,11 +113,11 @@ class Credentials:
         """With one key less. Raises CredentialsError."""
         return replace(self, keys=_without(self.keys, name, "key"))
 
-    def has_key(self, key: bytes) -> bool:
-        """Whether a key is among them; every one is compared in full."""
+    def find_key(self, key: bytes) -> str | None:
+        """The name of a key, None if it is not among them; every one is compared in full."""
         digest = hash_key(key)
-        matches = [secrets.compare_digest(digest, known) for known in self.keys.values()]
-        return any(matches)
+        matches = [name for name, known in self.keys.items() if secrets.compare_digest(digest, known)]
+        return matches[0] if matches else None
 
 
 def hash_key(key: bytes) -> bytes:

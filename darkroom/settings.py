@@ -123,6 +123,21 @@ class Settings(BaseSettings):
     model_memory_gb: float = Field(
         8.0, gt=0, description="Memory for loaded models, gigabytes; the least recently used goes."
     )
+    max_jobs: int = Field(1000, ge=1, description="Most asynchronous jobs waiting; more are answered with 429.")
+    jobs_at_once: int = Field(16, ge=1, description="Asynchronous jobs in work at once.")
+    history: bool = Field(True, description="Keep every picture with its request in data_dir, for /jobs and /images.")
+    history_days: float = Field(30.0, gt=0, description="Kept pictures older than this are removed.")
+    history_gb: float = Field(10.0, gt=0, description="Above so many gigabytes of kept pictures the oldest are removed.")
+    database_url: str = Field(
+        "", description="Database of jobs, such as postgresql://...; the file history.db in data_dir if empty."
+    )
+    pictures_url: str = Field(
+        "", description="Where pictures are kept: s3://bucket/prefix; the folder pictures in data_dir if empty."
+    )
+    link_secret: SecretStr = Field(
+        SecretStr(""), description="What addresses of pictures are signed with; made and kept in data_dir if empty."
+    )
+    link_valid_s: float = Field(86_400.0, gt=0, description="How long a signed address of a picture counts, seconds.")
     unload_after_s: float = Field(0.0, ge=0, description="Free models that nobody used for so many seconds; 0 never.")
     max_queue: int = Field(256, ge=1, description="Most requests waiting; more are answered with 429.")
     max_body_bytes: int = Field(100_000_000, ge=1024, description="Largest request body, bytes.")

@@ -38,6 +38,11 @@ from darkroom.api.auth import Gate, Guard
 from darkroom.api.body_limit import BodyLimit
 from darkroom.api.boundary import Boundary
 from darkroom.api.context import Context
+from darkroom.api.jobs import events, images
+from darkroom.api.jobs import routes as jobs
+from darkroom.api.jobs.desk import Desk
+from darkroom.api.jobs.dispatch import Dispatcher
+from darkroom.api.jobs.intake import Intake
 from darkroom.api.openai import errors as openai_errors
 from darkroom.api.openai import routes as openai
 from darkroom.api.origins import OriginCheck
@@ -48,6 +53,7 @@ from darkroom.settings import Settings
 _ROUTES = (
     generation, extras, png_info, interrogate, progress, tasks, options, lists, networks, styles, scripts, installation,
     flags, residency, training, cards, diagnosis, simple, health, login, openai,
+    jobs, events, images,
     merging,
 )  # fmt: skip
 
@@ -60,10 +66,16 @@ def create_app(
     """An ASGI application over an engine, which it closes when it shuts down. `installed` are loaded already."""
     loaded = [one.extension for one in installed if one.extension]
 
+    desk = Desk(settings)
+
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        dispatcher = Dispatcher(app, app.state.context, desk)
+        dispatcher.start()
         yield
+        await dispatcher.stop()
         engine.close()
+        desk.close()
 
     app = FastAPIOffline(  # its pages under /docs load nothing from elsewhere
         title="Darkroom",
@@ -80,6 +92,7 @@ def create_app(
         extensions=tuple(installed),
     )
     app.state.gate = Gate(settings)
+    app.state.desk = desk
     answers.install(app, openai_errors.answer_http_error)
     for module in _ROUTES:
         app.include_router(module.router)
@@ -92,6 +105,7 @@ def create_app(
 
 def _add_layers(app: FastAPI, settings: Settings) -> None:
     """Innermost first: whatever a layer answers passes through those added after it."""
+    app.add_middleware(Intake, desk=app.state.desk)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.is_guarded:
         app.add_middleware(Guard, gate=app.state.gate)

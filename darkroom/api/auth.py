@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import logging
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from darkroom.api.addresses import address_of, route_of
 from darkroom.api.answers import answer_error
 from darkroom.api.brake import Brake
 from darkroom.api.openai import errors as openai
+from darkroom.api.owners import NOBODY, OWNER
 from darkroom.credentials import Credentials, CredentialsError, PasswordHash, read
 from darkroom.errors import DarkroomError, Unauthorized
 from darkroom.settings import Settings
@@ -33,6 +35,9 @@ OPEN = frozenset({"/health", "/ready", "/internal/ping", "/docs", "/redoc", "/op
 
 OPEN_BELOW = ("/static-offline-docs/", "/v1/pictures/")
 """The files of those pages; pictures under names that nobody can guess, which an answer told."""
+
+_SIGNABLE = re.compile(r"/images/[0-9a-f]+/file")
+"""Addresses that may be signed; their route checks the signature."""
 
 _HASHERS = 2
 """Passwords that are hashed at once; each takes a core and 16 MiB."""
@@ -59,21 +64,24 @@ class Gate:
         self._proofs: dict[bytes, asyncio.Future[bool]] = {}
         self._hashers = CapacityLimiter(_HASHERS)
 
-    async def check(self, header: str, address: str) -> None:
-        """Let an Authorization header pass, or not. Raises Unauthorized, TooManyAttempts."""
+    async def check(self, header: str, address: str) -> str:
+        """Let an Authorization header pass, or not; the name of its user or key. Raises Unauthorized, TooManyAttempts."""
         scheme, _, value = header.partition(" ")
         if scheme.lower() == "bearer" and self._file.current().keys:
-            self._check_key(value.strip(), address)
-        elif scheme.lower() == "basic":
-            await self.check_password(_unpack(value), address)
-        else:
-            raise Unauthorized("Not authenticated")
+            return self._check_key(value.strip(), address)
+        if scheme.lower() == "basic":
+            pair = _unpack(value)
+            await self.check_password(pair, address)
+            return pair.partition(b":")[0].decode("utf-8", "replace")
+        raise Unauthorized("Not authenticated")
 
-    def _check_key(self, key: str, address: str) -> None:
+    def _check_key(self, key: str, address: str) -> str:
         # A key cannot be guessed: the right one passes the brake also where someone else behind the address is slowed.
-        if not self._file.current().has_key(key.encode()):
+        name = self._file.current().find_key(key.encode())
+        if name is None:
             self._brake.take(address)
             raise Unauthorized("Incorrect API key")
+        return name
 
     async def check_password(self, pair: bytes, address: str) -> None:
         """Let `user:password` pass, or not. Raises Unauthorized, TooManyAttempts.
@@ -127,19 +135,25 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] in {"http", "websocket"} and not is_open(scope):
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        owner = NOBODY
+        if not is_open(scope):
             try:
-                await self._gate.check(Headers(scope=scope).get("authorization", ""), address_of(scope))
+                owner = await self._gate.check(Headers(scope=scope).get("authorization", ""), address_of(scope))
             except DarkroomError as error:
                 await turn_away(error, scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        await self._app({**scope, OWNER: owner}, receive, send)
 
 
 def is_open(scope: Mapping[str, Any]) -> bool:
     """Whether a connection is served to everybody."""
     path = route_of(scope)
-    return path in OPEN or path.startswith(OPEN_BELOW)
+    if path in OPEN or path.startswith(OPEN_BELOW):
+        return True
+    return bool(_SIGNABLE.fullmatch(path)) and b"signature=" in scope.get("query_string", b"")
 
 
 async def turn_away(error: DarkroomError, scope: Scope, receive: Receive, send: Send) -> None:

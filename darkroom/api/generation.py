@@ -11,6 +11,7 @@ from darkroom.api.context import Context, Shared
 from darkroom.api.convert import Prepared, to_spec
 from darkroom.api.fetch import with_pictures
 from darkroom.api.infotext import fill
+from darkroom.api.jobs.attempt import drawn_seeds, options_of
 from darkroom.api.models import Generated, Generation, Img2Img, Txt2Img
 from darkroom.api.results import answer
 from darkroom.api.running import (
@@ -25,6 +26,7 @@ from darkroom.api.running import (
 from darkroom.api.script_runs import run_script
 from darkroom.api.scripts import Chosen, check_always_on, choose_script
 from darkroom.api.upscaling import Workbench
+from darkroom.options.values import OptionValues
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +48,9 @@ async def img2img(wire: Img2Img, request: Request, context: Shared) -> Response:
 
 
 async def _generate(wire: Generation, request: Request, context: Context) -> Response:
-    options, settings, limiter = context.options, context.settings, context.workers
+    options, settings, limiter = options_of(request, context), context.settings, context.workers
     checkpoints = context.engine.checkpoints()
-    filled = await to_thread.run_sync(fill, wire, options.snapshot(), settings, checkpoints, limiter=limiter)
+    filled = await to_thread.run_sync(fill, wire, options, settings, checkpoints, limiter=limiter)
     notes = (*wire.leniencies, *filled.warnings, *check_always_on(filled.wire, context))
     insist(settings, notes)
     wire = filled.wire
@@ -60,7 +62,8 @@ async def _generate(wire: Generation, request: Request, context: Context) -> Res
     if chosen:
         return await _run_script(fetched, chosen, notes, request, context)
     try:
-        prepared = await while_connected(request, _prepare(fetched, context))
+        again = fetched.model_copy(update=drawn_seeds(request))
+        prepared = await while_connected(request, _prepare(again, context, options))
     except ClientGoneError:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     prepared = replace(prepared, warnings=(*notes, *prepared.warnings))
@@ -72,9 +75,9 @@ async def _generate(wire: Generation, request: Request, context: Context) -> Res
     return Response(body, media_type="application/json", headers=job_headers(prepared, event.status.job_id))
 
 
-async def _prepare(wire: Generation, context: Context) -> Prepared:
+async def _prepare(wire: Generation, context: Context, options: OptionValues) -> Prepared:
     """The job of a request. Where its start picture may have to be enlarged, the engine is waited for."""
-    options, engine = context.options.snapshot(), context.engine
+    engine = context.engine
     bench = Workbench(engine, task_id=wire.task_id)
     waits = isinstance(wire, Img2Img) and (options.upscaler_for_img2img or wire.override_settings)
     limiter = context.waiters if waits else context.workers

@@ -9,6 +9,7 @@ from fastapi import Request
 
 from darkroom.api.context import Context
 from darkroom.api.convert import Prepared
+from darkroom.api.jobs.attempt import admit, note_engine_job
 from darkroom.engine.client import Event, result
 from darkroom.errors import NotStrict
 from darkroom.settings import Settings
@@ -27,11 +28,18 @@ class ClientGoneError(Exception):
 
 async def run_job(request: Request, context: Context, prepared: Prepared) -> Event:
     """The job's last event; a cancelled one has no pictures. Raises ClientGoneError, Busy, what the job failed with."""
+    admit(request, prepared.served, seeds=chosen_seeds(prepared), model=prepared.checkpoint.title)
     was_idle = not context.running()
     job_id = submit(context, prepared)
+    note_engine_job(request, job_id)
     if was_idle:
         context.controls.begin()
     return await while_connected(request, finish_job(context, job_id))
+
+
+def chosen_seeds(prepared: Prepared) -> dict[str, int]:
+    """What a request must say to get the seeds that were drawn for it."""
+    return {"seed": prepared.seeds[0], "subseed": prepared.subseeds[0]}
 
 
 def submit(context: Context, prepared: Prepared) -> str:

@@ -6,6 +6,7 @@ interrupt ends all of them; the plan gets what there is. Plans run in worker thr
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from inspect import GEN_RUNNING, getgeneratorstate
 from pathlib import Path
+from random import Random
 
 from anyio import to_thread
 from fastapi import Request
@@ -20,6 +22,7 @@ from fastapi import Request
 from darkroom.api.context import Context, Series
 from darkroom.api.convert import Prepared, to_spec
 from darkroom.api.descriptions import describe as describe_picture
+from darkroom.api.jobs.attempt import admit, drawn_seeds, is_repeatable, note_engine_job, options_of
 from darkroom.api.models import Generation
 from darkroom.api.results import describe, encode_shot, finish, info, parameters, with_notes
 from darkroom.api.running import finish_job, submit, while_connected
@@ -33,6 +36,9 @@ from darkroom.images.captions import Ink
 from darkroom.images.codecs import to_base64
 from darkroom.options.values import OptionValues
 from darkroom.scripts.plan import MAX_GRID_PIXELS, Ask, Made, Outcome, Plan, Result, Setting
+
+_SEED_BITS = 53
+"""What JSON can hold of a whole number."""
 
 _FONT = "font_roboto"
 """The package whose font captions are drawn with; Pillow's own font if it is not installed."""
@@ -61,6 +67,7 @@ class _Done:
 class _Run:
     """What is known while a script runs. `first` is its first job, whose document the answer extends."""
 
+    request: Request
     context: Context
     wire: Generation
     options: OptionValues
@@ -75,18 +82,31 @@ class _Run:
     ignored: dict[str, None] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
     failure: DarkroomError | None = None
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    random: Random | None = None
 
 
 async def run_script(request: Request, context: Context, wire: Generation, chosen: Chosen) -> ScriptAnswer:
     """Run a script to its end. Raises ClientGoneError, and whatever its requests are refused with."""
-    options = context.options.snapshot()
+    options = options_of(request, context)
     plain = wire.model_copy(update={"script_name": None, "script_args": []})
     bench = Workbench(context.engine, task_id=wire.task_id)
     plan = chosen.script.plan(plain, chosen.arguments, _setting(context, chosen, options, bench))
     if not context.running():
         context.controls.begin()
     series = Series(task_id=wire.task_id, began=time.time())
-    run = _Run(context=context, wire=wire, options=options, bench=bench, stops=context.controls.stops, series=series)
+    run = _Run(
+        request=request,
+        context=context,
+        wire=wire,
+        options=options,
+        bench=bench,
+        stops=context.controls.stops,
+        series=series,
+    )
+    if is_repeatable(request):
+        run.seeds = dict(drawn_seeds(request)) or {"random": secrets.randbits(_SEED_BITS)}
+        run.random = Random(run.seeds["random"])
     context.series.append(series)
     try:
         return await while_connected(request, _drive(run, plan))
@@ -155,6 +175,9 @@ async def _answer(run: _Run, asks: Sequence[Ask]) -> list[Outcome]:
     prepared = [await to_thread.run_sync(_prepare, run, ask, limiter=limiter) for ask in asks]
     together = max(run.context.settings.max_batch_size // max(run.wire.batch_size or 1, 1), 1)
     room = asyncio.Semaphore(together)
+    if any(prepared):
+        model = next(job.checkpoint.title for job in prepared if job)
+        admit(run.request, run.options, seeds=run.seeds, model=model)
 
     async def answer(ask: Ask, job: Prepared | None) -> _Done | None:
         async with room:
@@ -189,6 +212,9 @@ def _first_of(errors: BaseExceptionGroup[DarkroomError]) -> DarkroomError:
 
 def _convert(run: _Run, wire: Generation) -> Prepared:
     context = run.context
+    if run.random:
+        drawn = {name: run.random.getrandbits(32) for name in ("seed", "subseed") if getattr(wire, name) in (None, -1)}
+        wire = wire.model_copy(update=drawn)
     return to_spec(wire, run.options, context.settings, context.engine.checkpoints(), context.engine, run.bench)
 
 
@@ -237,6 +263,7 @@ async def _run_job(run: _Run, ask: Ask, prepared: Prepared | None) -> _Done | No
     job_id = submit(context, prepared)
     run.job_ids.append(job_id)
     run.series.job_ids.add(job_id)
+    note_engine_job(run.request, job_id)
     try:
         event = await finish_job(context, job_id)
     except DarkroomError as error:

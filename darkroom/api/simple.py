@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from darkroom.api.context import Shared
 from darkroom.api.convert import Prepared, to_spec
+from darkroom.api.jobs.attempt import drawn_seeds, options_of
 from darkroom.api.models import Simple, Txt2Img, request_of
 from darkroom.api.results import encode_shot, finish, make_grid, with_notes
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, job_headers, run_job
@@ -47,7 +48,8 @@ async def generate(request: Request, context: Shared) -> Response:
     """
     simple = await _read(request)
     wire = _to_wire(simple, context.settings)
-    options = context.options.snapshot()
+    wire = wire.model_copy(update=drawn_seeds(request))
+    options = options_of(request, context)
     checkpoints, limiter = context.engine.checkpoints(), context.workers
     prepared = await to_thread.run_sync(
         to_spec, wire, options, context.settings, checkpoints, context.engine, limiter=limiter

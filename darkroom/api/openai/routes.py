@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from darkroom.api.checkpoints import find_checkpoint
 from darkroom.api.context import Context, Shared
 from darkroom.api.convert import Prepared, to_spec
+from darkroom.api.jobs.attempt import drawn_seeds, options_of
 from darkroom.api.openai.convert import Asked, to_edit, to_generation
 from darkroom.api.openai.errors import OpenAIRoute, ParameterError, UnknownModelError
 from darkroom.api.openai.models import EditRequest, GenerationRequest, Images, ModelCard, ModelList
@@ -125,10 +126,16 @@ async def _read_form(request: Request) -> tuple[dict[str, str], dict[str, bytes]
 
 async def _answer(asked: Asked, request: Request, context: Context) -> Response:
     """Run the job, and answer with its pictures."""
-    options, settings, limiter = context.options.snapshot(), context.settings, context.workers
+    options, settings, limiter = options_of(request, context), context.settings, context.workers
     checkpoints = context.engine.checkpoints()
     prepared = await to_thread.run_sync(
-        to_spec, asked.wire, options, settings, checkpoints, context.engine, limiter=limiter
+        to_spec,
+        asked.wire.model_copy(update=drawn_seeds(request)),
+        options,
+        settings,
+        checkpoints,
+        context.engine,
+        limiter=limiter,
     )
     prepared = replace(
         prepared,

@@ -28,7 +28,7 @@ def serve(engine: FakeEngine, tmp_path: Path) -> Iterator[Serve]:
     clients: list[TestClient] = []
 
     def start(**settings: Any) -> TestClient:
-        chosen = Settings(**{"data_dir": tmp_path, **settings})
+        chosen = Settings(**{"data_dir": tmp_path, "history": False, **settings})
         client = TestClient(create_app(chosen, engine, Options(chosen.options_file)), follow_redirects=False)
         clients.append(client)
         return client.__enter__()

@@ -1,0 +1,244 @@
+"""Where requests for work are taken in and followed: the book, the gallery, the files, and what is at work here.
+
+One for each application. The database is opened when it is first needed.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import time
+from asyncio import Event
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from starlette.types import ASGIApp
+
+from darkroom import __version__
+from darkroom.api.jobs.attempt import Attempt
+from darkroom.api.jobs.keeping import keep_pictures, rebuild
+from darkroom.api.jobs.unpacking import Unpacked, link, unpack
+from darkroom.errors import Busy, UnknownName
+from darkroom.history.database import Database, sqlite_url
+from darkroom.history.files import Files, open_files
+from darkroom.history.gallery import Gallery
+from darkroom.history.ledger import Answered, Asked, Ledger, Record, State
+from darkroom.settings import Settings
+
+T = TypeVar("T")
+
+FAR_LOOK_S = 1.0
+"""How often a job is looked for that is not done here."""
+
+_THREADS = 4
+"""Transactions and files at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Books:
+    """What is open once the database is."""
+
+    database: Database
+    ledger: Ledger
+    gallery: Gallery
+    files: Files
+    secret: bytes
+
+
+@dataclass(slots=True, eq=False)
+class Desk:
+    """`present` are the requests that are served now, by id. `called` is told when a job was accepted here; `serve` are
+    the routes, without the layers in front of them.
+    """
+
+    settings: Settings
+    present: dict[str, Attempt] = field(default_factory=dict)
+    called: Callable[[], None] = lambda: None
+    serve: ASGIApp | None = None
+    endings: dict[str, Event] = field(default_factory=dict)
+    _books: Books | None = None
+    _opening: Lock = field(default_factory=Lock)
+    _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_THREADS))
+
+    @property
+    def has_books(self) -> bool:
+        """Whether there is anything in them: a server that nobody asked to promise or keep anything has none."""
+        return bool(self._books or self.settings.database_url) or _database_file(self.settings).exists()
+
+    def books(self) -> Books:
+        """The open books; opens them, which may take a while. Raises HistoryUnavailable, FilesUnavailable."""
+        with self._opening:
+            if self._books is None:
+                self._books = _open(self.settings)
+            return self._books
+
+    async def do(self, work: Callable[[Books], T]) -> T:
+        """What `work` gives, done in a thread."""
+        return await to_thread.run_sync(lambda: work(self.books()), limiter=self._threads)
+
+    async def accept(self, attempt: Attempt, asked: Asked, key: str | None, priority: int = 0) -> tuple[Record, bool]:
+        """Enter a job that was promised; the earlier one of the same key. True if it is new. Raises Busy."""
+
+        def enter(books: Books) -> tuple[Record, bool]:
+            waiting = books.ledger.count_open()
+            if waiting >= self.settings.max_jobs:
+                raise Busy(f"{waiting} jobs are waiting already; at most {self.settings.max_jobs} may", retry_after_s=5)
+            return books.ledger.accept(_record(attempt, "queued", asked, key, priority), asked)
+
+        record, new = await self.do(enter)
+        if new:
+            self.called()
+        return record, new
+
+    async def remember(self, attempt: Attempt, asked: Asked, answered: Answered, began: float) -> Unpacked:
+        """Enter a job that somebody waited for, and that has ended."""
+
+        def enter(books: Books) -> Unpacked:
+            unpacked = unpack(answered.headers.get("content-type", ""), answered.body, answered.headers)
+            kept = keep_pictures(books.files, attempt.id, attempt.owner, unpacked)
+            record = _record(attempt, "interrupted" if attempt.interrupted else "done", asked, None, 0, began)
+            left = Answered(status=answered.status, headers=answered.headers, body=unpacked.body)
+            books.ledger.enter(record, asked, left, kept)
+            return unpacked
+
+        return await self.do(enter)
+
+    async def remember_linked(
+        self, attempt: Attempt, asked: Asked, answered: Answered, began: float, root: str
+    ) -> bytes:
+        """As `remember`; gives the answer with addresses in the place of pictures, good for `link_valid_s`."""
+        unpacked = await self.remember(attempt, asked, answered, began)
+        return await self.do(lambda books: linked_body(books, attempt.id, unpacked.body, root, self.settings))
+
+    async def wait_for(self, job_id: str) -> Record:
+        """A job once it has ended. One that another server does is looked for now and then."""
+        while True:
+            ending = self.endings.setdefault(job_id, Event())
+            record = await self.do(lambda books: books.ledger.find(job_id))
+            if record is None or record.ended:
+                self.endings.pop(job_id, None)
+                if record is None:
+                    raise UnknownName("job", job_id, [])
+                return record
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), FAR_LOOK_S)
+
+    def tell_end(self, job_id: str) -> None:
+        """Wake whoever waits for a job."""
+        ending = self.endings.pop(job_id, None)
+        if ending:
+            ending.set()
+
+    def close(self) -> None:
+        """Close the database if it is open."""
+        if self._books:
+            self._books.database.close()
+
+
+def rebuilt(books: Books, job_id: str, root: str, settings: Settings, *, linked: bool) -> tuple[bytes, Answered | None]:
+    """The body of a job's answer, with its pictures or their addresses in it, and the rest of it; None if there is none."""
+    answered = books.ledger.answer_of(job_id)
+    if answered is None:
+        return b"", None
+    if linked:
+        return linked_body(books, job_id, answered.body, root, settings), answered
+    return rebuild(answered, books.gallery, books.files, job_id), answered
+
+
+def linked_body(books: Books, job_id: str, body: bytes, root: str, settings: Settings) -> bytes:
+    """An answer without its pictures, with their addresses in it."""
+    until = int(time.time() + settings.link_valid_s)
+    addresses = [root + signed_path(books.secret, one.id, until) for one in books.gallery.of_job(job_id)]
+    return link(body, addresses)
+
+
+def signed_path(secret: bytes, picture_id: str, until: int) -> str:
+    """The path of a picture's file that opens without a password until a time (Unix seconds)."""
+    path = f"/images/{picture_id}/file"
+    return f"{path}?expires={until}&signature={sign(secret, f'{path}?{until}')}"
+
+
+def is_signed(secret: bytes, path: str, expires: str, signature: str, now: float) -> bool:
+    """Whether an address was signed here and still counts."""
+    if not expires.isascii() or not expires.isdigit() or len(expires) > 12 or int(expires) < now:
+        return False
+    return hmac.compare_digest(sign(secret, f"{path}?{expires}"), signature)
+
+
+def fingerprint(asked: Asked) -> str:
+    """Tells whether two requests are the same."""
+    parts = (asked.path.encode(), asked.query.encode(), asked.accept.encode(), asked.body)
+    return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def _record(
+    attempt: Attempt, state: State, asked: Asked, key: str | None, priority: int, began: float | None = None
+) -> Record:
+    now = time.time()
+    return Record(
+        id=attempt.id,
+        kind=attempt.kind,
+        owner=attempt.owner,
+        state=state,
+        durable=began is None,
+        priority=priority,
+        idempotency_key=key,
+        fingerprint=fingerprint(asked),
+        submitted_at=now if began is None else began,
+        started_at=began,
+        ended_at=None if began is None else now,
+        model=attempt.model,
+        version=__version__,
+        http_status=None if began is None else 200,
+    )
+
+
+def _open(settings: Settings) -> Books:
+    database = Database(settings.database_url or sqlite_url(_database_file(settings)))
+    return Books(
+        database=database,
+        ledger=Ledger(database),
+        gallery=Gallery(database),
+        files=open_files(settings.pictures_url, settings.data_dir / "pictures"),
+        secret=_secret(settings),
+    )
+
+
+def _database_file(settings: Settings) -> Path:
+    return settings.data_dir / "history.db"
+
+
+def _secret(settings: Settings) -> bytes:
+    """What links are signed with: the operator's, or one that was made for this data folder."""
+    given = settings.link_secret.get_secret_value()
+    if given:
+        return given.encode()
+    path = settings.data_dir / "link-secret"
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return _write_secret(path)
+
+
+def _write_secret(path: Path) -> bytes:
+    fresh = secrets.token_bytes(32)
+    part = path.with_suffix(".part")
+    part.touch(mode=0o600)
+    part.write_bytes(fresh)
+    try:
+        path.hardlink_to(part)  # the first of several servers wins
+    except FileExistsError:
+        return path.read_bytes()
+    finally:
+        part.unlink(missing_ok=True)
+    return fresh
+
+
+def sign(secret: bytes, text: str) -> str:
+    """A signature that only who knows the secret can make, 32 hexadecimal digits."""
+    return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:32]

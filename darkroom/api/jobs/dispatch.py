@@ -1,0 +1,246 @@
+"""Serves the requests that were promised: takes them from the book, one after another, has their routes answer them as
+if they had just come in, and writes down how they ended.
+
+What a server takes, it keeps a lease on. A server that is lost loses its leases, and its jobs are begun anew: they are
+done from the same request, options and seeds, and their files overwrite what was left behind.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Scope
+
+from darkroom.api.context import Context
+from darkroom.api.jobs.attempt import SCOPE, Attempt
+from darkroom.api.jobs.desk import Books, Desk
+from darkroom.api.jobs.intake import Said
+from darkroom.api.jobs.keeping import keep_pictures
+from darkroom.api.jobs.unpacking import unpack
+from darkroom.api.owners import OWNER
+from darkroom.errors import DarkroomError
+from darkroom.history.ledger import LEASE_S, Answered, Asked, Record, State, Wish
+from darkroom.options.values import OptionValues
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 2.0
+"""How often the book is looked at where nobody calls: other servers may put jobs into it."""
+
+BEAT_S = 1.0
+"""How often leases are renewed and the wishes of owners heard."""
+
+BUSY_S = 1.0
+"""How long a job waits that the engine has no room for."""
+
+
+class Dispatcher:
+    """At work between `start` and `stop`."""
+
+    def __init__(self, app: ASGIApp, context: Context, desk: Desk) -> None:
+        self._app = app
+        self._context = context
+        self._desk = desk
+        self._wake = asyncio.Event()
+        self._mine: dict[str, Attempt] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin, in the running event loop."""
+        loop = asyncio.get_running_loop()
+
+        def call() -> None:
+            loop.call_soon_threadsafe(self._wake.set)
+
+        self._desk.called = call
+        self._tasks = [asyncio.ensure_future(self._claim()), asyncio.ensure_future(self._beat())]
+
+    async def stop(self) -> None:
+        """Take nothing more, let what is at work go back into the book, and wait for it."""
+        for task in (*self._tasks, *(attempt.task for attempt in self._mine.values() if attempt.task)):
+            task.cancel()
+        pending = [*self._tasks, *(attempt.task for attempt in self._mine.values() if attempt.task)]
+        await asyncio.gather(*pending, return_exceptions=True)
+        with suppress(DarkroomError):
+            await self._desk.do(lambda books: books.ledger.hand_back())
+
+    async def _claim(self) -> None:
+        """Take jobs as long as there is room for them."""
+        while True:
+            try:
+                taken = self._desk.has_books and await self._take()
+            except DarkroomError as error:
+                log.error("no job can be taken: %s", error)
+                taken = False
+            if not taken:
+                self._wake.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), IDLE_S)
+
+    async def _take(self) -> bool:
+        """Whether there may be more to take."""
+        if len(self._mine) >= self._context.settings.jobs_at_once:
+            return False
+        claimed = await self._desk.do(lambda books: books.ledger.claim())
+        if claimed is None:
+            return False
+        record, asked = claimed
+        attempt = Attempt(
+            id=record.id,
+            kind=record.kind,
+            owner=record.owner,
+            options=OptionValues().merged(asked.options),
+            seeds=asked.seeds,
+        )
+        self._mine[record.id] = self._desk.present[record.id] = attempt
+        attempt.task = asyncio.ensure_future(self._work(attempt, record, asked))
+        return True
+
+    async def _work(self, attempt: Attempt, record: Record, asked: Asked) -> None:
+        """Serve a request, and write down how it ended."""
+        try:
+            said = Said()
+            await self._serve(attempt, asked, said)
+            await self._write(attempt, said.answered)
+        except asyncio.CancelledError:
+            if attempt.cancelled:
+                await self._end(attempt, "cancelled", error=("cancelled", "the job was cancelled"))
+        except DarkroomError as error:
+            log.error("job %s: %s", record.id, error)
+            await self._end(attempt, "failed", error=(error.code, str(error)))
+        except Exception as error:  # the boundary of a request, as for one that somebody waits for
+            log.exception("job %s failed", record.id)
+            await self._end(attempt, "failed", error=("internal", type(error).__name__))
+        finally:
+            self._mine.pop(attempt.id, None)
+            self._desk.present.pop(attempt.id, None)
+            self._desk.tell_end(attempt.id)
+            self._wake.set()
+
+    async def _serve(self, attempt: Attempt, asked: Asked, said: Said) -> None:
+        """Have the route answer. Where the engine is full, wait for room."""
+        assert self._desk.serve is not None, "the routes are known before the first request"
+        while True:
+            await self._desk.serve(self._scope(attempt, asked), _receiving(asked.body), said.send)
+            if said.status != 429:
+                return
+            said.forget()
+            await asyncio.sleep(BUSY_S)
+
+    def _scope(self, attempt: Attempt, asked: Asked) -> Scope:
+        sent = {"content-type": asked.content_type, "accept": asked.accept, "content-length": str(len(asked.body))}
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": asked.path,
+            "raw_path": asked.path.encode(),
+            "root_path": "",
+            "query_string": asked.query.encode(),
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent.items() if value],
+            "client": None,
+            "server": None,
+            "app": self._app,
+            "state": {},
+            SCOPE: attempt,
+            OWNER: attempt.owner,
+        }
+
+    async def _write(self, attempt: Attempt, answered: Answered) -> None:
+        if answered.status != 200:
+            await self._end(attempt, "failed", answered=answered, error=_refusal(answered))
+            return
+        state: State = "interrupted" if attempt.interrupted else "done"
+
+        def keep(books: Books) -> bool:
+            unpacked = unpack(answered.headers.get("content-type", ""), answered.body, answered.headers)
+            kept = keep_pictures(books.files, attempt.id, attempt.owner, unpacked)
+            left = Answered(status=answered.status, headers=answered.headers, body=unpacked.body)
+            return books.ledger.end(attempt.id, state, answered=left, pictures=kept, model=attempt.model)
+
+        if not await self._desk.do(keep):
+            log.warning("job %s was taken over by another server", attempt.id)
+
+    async def _end(
+        self,
+        attempt: Attempt,
+        state: State,
+        *,
+        error: tuple[str, str],
+        answered: Answered | None = None,
+    ) -> None:
+        def end(books: Books) -> bool:
+            return books.ledger.end(attempt.id, state, answered=answered, error=error, model=attempt.model)
+
+        try:
+            await self._desk.do(end)
+        except DarkroomError as reason:
+            log.error("job %s: its end cannot be written down: %s", attempt.id, reason)
+
+    async def _beat(self) -> None:
+        """Renew leases, hear wishes, and look for jobs of servers that are gone."""
+        while not self._desk.has_books:
+            await asyncio.sleep(BEAT_S)
+        alone = await self._careful(lambda books: books.database.is_sqlite) or False
+        if await self._careful(lambda books: books.ledger.take_back(everything=alone)):
+            self._wake.set()
+        since = 0.0
+        while True:
+            await asyncio.sleep(BEAT_S)
+            if self._mine:
+                self._fulfil(await self._careful(self._renew) or {})
+            since += BEAT_S
+            if since >= LEASE_S and not alone:
+                since = 0.0
+                if await self._careful(lambda books: books.ledger.take_back()):
+                    self._wake.set()
+
+    def _renew(self, books: Books) -> dict[str, Wish]:
+        return books.ledger.renew(list(self._mine))
+
+    def _fulfil(self, wishes: Mapping[str, Wish]) -> None:
+        for job_id, wish in wishes.items():
+            attempt = self._mine.get(job_id)
+            if attempt and wish == "cancel":
+                attempt.cancel()
+            elif attempt:
+                attempt.interrupt(self._context)
+
+    async def _careful(self, work: Callable[[Books], Any]) -> Any:
+        try:
+            return await self._desk.do(work)
+        except DarkroomError as error:
+            log.error("the book of jobs: %s", error)
+            return None
+
+
+def _receiving(body: bytes) -> Callable[[], Any]:
+    """A client that sends its request and then waits, for as long as it takes."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    return receive
+
+
+def _refusal(answered: Answered) -> tuple[str, str]:
+    """The code and the words of a refusal."""
+    try:
+        document = json.loads(answered.body)
+    except ValueError:
+        document = {}
+    if not isinstance(document, dict):
+        document = {}
+    inner = document.get("error")
+    openai = inner if isinstance(inner, dict) else {}
+    detail = document.get("detail") or document.get("errors") or openai.get("message") or f"status {answered.status}"
+    return str(document.get("code") or openai.get("code") or "refused"), str(detail)

@@ -1,0 +1,288 @@
+"""The layer in front of every route that does work: it gives each request an id, answers whoever does not want to wait,
+and keeps what came of the others.
+
+    Prefer: respond-async, or ?async=true     202 with the id; the request is served later, whatever happens meanwhile
+    Idempotency-Key                           the same request again gets the first one's job
+    ?response=url                             addresses in the place of pictures
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from darkroom.api.addresses import route_of
+from darkroom.api.answers import answer_error, refuse
+from darkroom.api.jobs.attempt import SCOPE, Attempt
+from darkroom.api.jobs.desk import Desk, fingerprint, rebuilt
+from darkroom.api.jobs.documents import accepted
+from darkroom.api.owners import owner_of
+from darkroom.errors import BadRequest, DarkroomError
+from darkroom.history.ledger import Answered, Asked, Record, new_id
+
+log = logging.getLogger(__name__)
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "/sdapi/v1/txt2img": "txt2img",
+        "/sdapi/v1/img2img": "img2img",
+        "/sdapi/v1/extra-single-image": "extras",
+        "/sdapi/v1/extra-batch-images": "extras",
+        "/sdapi/v1/interrogate": "interrogate",
+        "/generate/": "generate",
+        "/v1/images/generations": "generations",
+        "/v1/images/edits": "edits",
+    }
+)
+"""The routes that do work, and what their jobs are called."""
+
+_KEY_CHARS = 200
+CLIENT_CLOSED_REQUEST = 499
+_KEPT_HEADERS = ("content-type", "x-seed", "x-darkroom-ignored", "x-darkroom-warnings")
+_OWN_PARAMETERS = ("async", "response", "webhook")
+
+
+class Intake:
+    """ASGI middleware, the innermost: behind it are the routes alone."""
+
+    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+        self._app = app
+        self._desk = desk
+        self._endings: set[asyncio.Task[None]] = set()
+        desk.serve = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        kind = KINDS.get(route_of(scope)) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if kind is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            wish = read_wish(scope)
+        except BadRequest as error:
+            await answer_error(error)(scope, receive, send)
+            return
+        attempt = Attempt(id=new_id(), kind=kind, owner=owner_of(scope), deferred=wish.deferred or bool(wish.key))
+        scope = {**scope, SCOPE: attempt, "query_string": wish.query.encode()}
+        if attempt.deferred:
+            await self._defer(attempt, wish, scope, receive, send)
+        else:
+            await self._attend(attempt, wish, scope, receive, send)
+
+    async def _defer(self, attempt: Attempt, wish: "Wish", scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the request looked over by its route, and promise it; or pass on what the route says against it."""
+        body = Body(receive)
+        said = Said()
+        await self._app(scope, body.receive, said.send)
+        if not attempt.admitted:
+            await said.pass_on(send)
+            return
+        asked = asked_of(attempt, wish, scope, body.content)
+        answer: Response
+        try:
+            record, new = await self._desk.accept(attempt, asked, wish.key)
+            if not new and record.fingerprint != fingerprint(asked):
+                raise BadRequest("Idempotency-Key", wish.key, "it was given to another request already")
+            if wish.deferred:
+                answer = JSONResponse(accepted(record), 202, headers(record.id, scope))
+            else:
+                answer = await self._await(record, wish, scope, receive)
+        except DarkroomError as error:
+            answer = answer_error(error)
+        await answer(scope, receive, send)
+
+    async def _await(self, record: Record, wish: "Wish", scope: Scope, receive: Receive) -> Response:
+        """The answer to whoever waits for a job that was promised. Who goes away gets it by asking again."""
+        waiting = asyncio.ensure_future(self._desk.wait_for(record.id))
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
+            ended = waiting.result()
+        finally:
+            waiting.cancel()
+            gone.cancel()
+        body, answered = await self._desk.do(
+            lambda books: rebuilt(books, record.id, root_of(scope), self._desk.settings, linked=wish.by_address)
+        )
+        if answered is None:
+            return refuse(409, ended.state, ended.error or f"the job was {ended.state}")
+        return Response(body, answered.status, {**answered.headers, "X-Job-Id": record.id})
+
+    async def _attend(self, attempt: Attempt, wish: "Wish", scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request while its client waits, and keep what came of it."""
+        body = Body(receive)
+        said = Said(None if wish.by_address else send, job_id=attempt.id)
+        began = time.time()
+        self._desk.present[attempt.id] = attempt
+        try:
+            await self._app(scope, body.receive, said.send)
+        finally:
+            self._desk.present.pop(attempt.id, None)
+        worked = attempt.admitted and said.status == 200
+        if wish.by_address and not worked:
+            await said.pass_on(send)
+        elif wish.by_address:
+            await self._answer_by_address(attempt, wish, scope, body, said, began, receive, send)
+        elif worked and self._desk.settings.history:
+            self._later(self._keep(attempt, asked_of(attempt, wish, scope, body.content), said, began))
+
+    async def _answer_by_address(
+        self, attempt: Attempt, wish: "Wish", scope: Scope, body: "Body", said: "Said", began: float,
+        receive: Receive, send: Send,
+    ) -> None:  # fmt: skip
+        asked = asked_of(attempt, wish, scope, body.content)
+        try:
+            linked = await self._desk.remember_linked(attempt, asked, said.answered, began, root_of(scope))
+        except DarkroomError as error:
+            await answer_error(error)(scope, receive, send)
+            return
+        kept = {name: value for name, value in said.answered.headers.items() if name != "content-type"}
+        await Response(linked, media_type="application/json", headers=kept)(scope, receive, send)
+
+    async def _keep(self, attempt: Attempt, asked: Asked, said: "Said", began: float) -> None:
+        try:
+            await self._desk.remember(attempt, asked, said.answered, began)
+        except DarkroomError as error:
+            log.error("job %s is not kept: %s", attempt.id, error)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """How a client wants to be answered. `query` is the rest of the address' parameters."""
+
+    deferred: bool
+    by_address: bool
+    key: str | None
+    query: str
+
+
+def read_wish(scope: Scope) -> Wish:
+    """Read the headers and parameters that are not the route's. Raises BadRequest."""
+    sent = Headers(scope=scope)
+    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    own = {name: value for name, value in pairs if name in _OWN_PARAMETERS}
+    preferred = {part.split(";")[0].strip().lower() for part in sent.get("prefer", "").split(",")}
+    key = sent.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= _KEY_CHARS:
+        raise BadRequest("Idempotency-Key", key, f"1 to {_KEY_CHARS} characters")
+    response = own.get("response", "")
+    if response not in ("", "url", "base64"):
+        raise BadRequest("response", response, "url or base64")
+    if own.get("async", "").lower() not in ("", "true", "false", "1", "0"):
+        raise BadRequest("async", own["async"], "true or false")
+    return Wish(
+        deferred="respond-async" in preferred or own.get("async", "").lower() in ("true", "1"),
+        by_address=response == "url",
+        key=key,
+        query=urlencode([pair for pair in pairs if pair[0] not in _OWN_PARAMETERS]),
+    )
+
+
+class Body:
+    """A request's body on its way to the route."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._parts: list[bytes] = []
+
+    async def receive(self) -> Message:
+        """The next message of the request."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._parts.append(message.get("body", b""))
+        return message
+
+    @property
+    def content(self) -> bytes:
+        """What has come."""
+        return b"".join(self._parts)
+
+
+class Said:
+    """An answer on its way from the route, also passed on at once if there is somebody to pass it on to."""
+
+    def __init__(self, send: Send | None = None, job_id: str = "") -> None:
+        self._send = send
+        self._job_id = job_id
+        self._messages: list[Message] = []
+
+    async def send(self, message: Message) -> None:
+        """The next message of the answer. The job is called what clients find it under, not what the engine calls it."""
+        if message["type"] == "http.response.start" and self._job_id:
+            MutableHeaders(scope=message)["X-Job-Id"] = self._job_id
+        # A copy: the layers further out change messages as they pass.
+        self._messages.append({**message, "headers": list(message.get("headers", []))})
+        if self._send:
+            await self._send(message)
+
+    async def pass_on(self, send: Send) -> None:
+        """Send all of it."""
+        for message in self._messages:
+            await send(message)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._messages.clear()
+
+    @property
+    def status(self) -> int:
+        """The answer's status; 0 if there was none."""
+        return int(self._messages[0]["status"]) if self._messages else 0
+
+    @property
+    def answered(self) -> Answered:
+        """The answer as it is kept."""
+        sent = Headers(raw=self._messages[0].get("headers", [])) if self._messages else Headers()
+        return Answered(
+            status=self.status,
+            headers={name: sent[name] for name in _KEPT_HEADERS if name in sent},
+            body=b"".join(message.get("body", b"") for message in self._messages[1:]),
+        )
+
+
+def asked_of(attempt: Attempt, wish: Wish, scope: Scope, body: bytes) -> Asked:
+    """What is kept of a request."""
+    sent = Headers(scope=scope)
+    return Asked(
+        path=route_of(scope),
+        query=wish.query,
+        content_type=sent.get("content-type", ""),
+        accept=sent.get("accept", ""),
+        body=body,
+        options=attempt.options.as_json() if attempt.options else {},
+        seeds=dict(attempt.seeds),
+    )
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def root_of(scope: Scope) -> str:
+    """The path under which clients see this server."""
+    return str(scope.get("root_path", "")).rstrip("/")
+
+
+def headers(job_id: str, scope: Scope) -> dict[str, str]:
+    """Where an accepted job is found."""
+    return {
+        "Location": f"{root_of(scope)}/jobs/{job_id}",
+        "X-Job-Id": job_id,
+        "Preference-Applied": "respond-async",
+    }

@@ -1,0 +1,82 @@
+"""What is left of a finished request: its pictures as files, and its answer without them. Called from worker threads."""
+
+import hashlib
+import io
+import secrets
+import time
+from collections.abc import Sequence
+
+from PIL import Image
+
+from darkroom.api.jobs.unpacking import Found, Unpacked, pack
+from darkroom.history.files import Files
+from darkroom.history.gallery import Gallery
+from darkroom.history.ledger import Answered, Kept
+
+_ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "AVIF": "avif", "GIF": "gif"}
+_UNKNOWN = "bin", "application/octet-stream"
+
+
+def keep_pictures(files: Files, job_id: str, owner: str, unpacked: Unpacked) -> list[Kept]:
+    """Put the pictures of an answer where they are safe. A job that is done twice overwrites its own files.
+
+    Raises FilesUnavailable.
+    """
+    now = time.time()
+    kept = []
+    for found in unpacked.pictures:
+        one = _describe(found, job_id, owner, now)
+        files.put(one.key, found.data, one.media_type)
+        kept.append(one)
+    return kept
+
+
+def rebuild(answered: Answered, gallery: Gallery, files: Files, job_id: str) -> bytes:
+    """The body of an answer with its pictures in it again."""
+    pictures = [files.find(one.key) for one in gallery.of_job(job_id)]
+    return pack(answered.body, pictures, media_type=answered.headers.get("content-type", ""))
+
+
+def remove_files(files: Files, keys: Sequence[str]) -> None:
+    """Let files go whose pictures are forgotten."""
+    for key in keys:
+        files.remove(key)
+        files.remove(thumbnail_key(key))
+
+
+def thumbnail_key(key: str) -> str:
+    """Where the small form of a picture is kept."""
+    return key.rsplit(".", 1)[0] + "-small.webp"
+
+
+def _describe(found: Found, job_id: str, owner: str, now: float) -> Kept:
+    ending, media_type, width, height = _header(found.data)
+    return Kept(
+        id=secrets.token_hex(16),
+        job_id=job_id,
+        place=found.place,
+        owner=owner,
+        created_at=now,
+        # A folder for every 256th of all jobs, so that none grows without end.
+        key=f"{job_id[:2]}/{job_id}-{found.place}.{ending}",
+        media_type=media_type,
+        size=len(found.data),
+        sha256=hashlib.sha256(found.data).hexdigest(),
+        width=width,
+        height=height,
+        seed=found.seed,
+        model=found.model,
+        model_hash=found.model_hash,
+        infotext=found.infotext,
+    )
+
+
+def _header(data: bytes) -> tuple[str, str, int | None, int | None]:
+    """The ending of a picture's file, its media type, width and height."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            kind = picture.format or ""
+            ending = _ENDINGS.get(kind, "bin")
+            return ending, picture.get_format_mimetype() or _UNKNOWN[1], picture.width, picture.height
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return (*_UNKNOWN, None, None)

@@ -1,0 +1,161 @@
+"""`/jobs`: what was asked of this server, how far it has come, what came of it, and stopping it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+from starlette.requests import HTTPConnection
+
+from darkroom.api.context import Context, Shared
+from darkroom.api.jobs.course import get_record, passing_record, show
+from darkroom.api.jobs.desk import Desk, rebuilt
+from darkroom.api.jobs.documents import JobDocument
+from darkroom.api.jobs.intake import root_of
+from darkroom.api.jobs.keeping import remove_files
+from darkroom.api.owners import EVERYBODY, may_see, owner_of
+from darkroom.errors import DarkroomError
+from darkroom.history.ledger import MOST_LISTED, State, Wanted, Wish
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+class NotFinished(DarkroomError):
+    """Something is asked of a job that only an ended one has."""
+
+    http_status = 409
+    code = "not_finished"
+
+
+class JobList(BaseModel):
+    """A page of jobs. `next` is what `before` must be for the following page; null on the last."""
+
+    jobs: list[JobDocument]
+    next: str | None = Field(description="The `before` of the next page.")
+
+
+@router.get("", operation_id="list_jobs")
+async def list_jobs(
+    request: Request,
+    context: Shared,
+    state: Annotated[list[State] | None, Query(description="Only jobs in these states.")] = None,
+    kind: Annotated[str | None, Query(description="Only jobs of this kind.")] = None,
+    owner: Annotated[str | None, Query(description="Only jobs of this user, for who may see them all.")] = None,
+    model: Annotated[str | None, Query(description="Only jobs whose checkpoint's name holds this.")] = None,
+    before: Annotated[str | None, Query(description="Only jobs submitted before this one.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="Most jobs of the page.")] = 50,
+) -> JobList:
+    """Jobs, the last submitted first. Of those that a client waited for, the ones that were kept."""
+    desk = desk_of(request)
+    viewer = viewer_of(request)
+    wanted = Wanted(
+        owner=viewer if viewer != EVERYBODY else owner,
+        states=tuple(state or ()),
+        kind=kind,
+        model=model,
+        before=before,
+        limit=limit,
+    )
+    records = await desk.do(lambda books: books.ledger.list_jobs(wanted))
+    known = {record.id for record in records}
+    passing = [
+        passing_record(attempt, context)
+        for attempt in desk.present.values()
+        if before is None and attempt.id not in known and attempt.engine_jobs and may_see(viewer, attempt.owner)
+    ]
+    shown = [record for record in passing if not wanted.states or record.state in wanted.states]
+    shown = [record for record in shown if kind in (None, record.kind)]
+    page = [await show(desk, context, record, pictures=False) for record in (*shown, *records)]
+    return JobList(jobs=page, next=records[-1].id if len(records) == limit else None)
+
+
+@router.get("/{job_id}", operation_id="get_job")
+async def get_job(job_id: str, request: Request, context: Shared) -> JobDocument:
+    """One job."""
+    desk = desk_of(request)
+    return await show(desk, context, await get_record(desk, context, job_id, viewer_of(request)))
+
+
+@router.get("/{job_id}/result", operation_id="get_job_result", response_class=Response)
+async def get_result(
+    job_id: str,
+    request: Request,
+    context: Shared,
+    response: Annotated[
+        str, Query(pattern="^(base64|url)$", description="Pictures in the answer, or their addresses.")
+    ] = "base64",
+) -> Response:
+    """The very answer that a client would have had that waited. 409 as long as there is none."""
+    desk = desk_of(request)
+    record = await get_record(desk, context, job_id, viewer_of(request))
+    root, linked = root_of(request.scope), response == "url"
+    body, answered = await desk.do(lambda books: rebuilt(books, job_id, root, desk.settings, linked=linked))
+    if answered is None:
+        raise NotFinished(record.error or f"the job is {record.state}")
+    return Response(body, answered.status, {**answered.headers, "X-Job-Id": job_id})
+
+
+@router.get("/{job_id}/request", operation_id="get_job_request", response_class=Response)
+async def get_request(job_id: str, request: Request, context: Shared) -> Response:
+    """What was asked, as it was sent; `X-Darkroom-Path` says of which route."""
+    desk = desk_of(request)
+    await get_record(desk, context, job_id, viewer_of(request))
+    asked = await desk.do(lambda books: books.ledger.request_of(job_id))
+    if asked is None:
+        raise NotFinished("the request is kept once it is answered")
+    headers = {"X-Darkroom-Path": asked.path, "X-Darkroom-Query": asked.query}
+    return Response(asked.body, media_type=asked.content_type or "application/json", headers=headers)
+
+
+@router.delete("/{job_id}", operation_id="cancel_job")
+async def cancel_job(
+    job_id: str,
+    request: Request,
+    context: Shared,
+    forget: Annotated[bool, Query(description="Remove an ended job with its pictures.")] = False,
+) -> JobDocument:
+    """Stop a job that waits or is at work; nothing comes of it. An ended one stays as it is, unless it is forgotten."""
+    desk = desk_of(request)
+    record = await get_record(desk, context, job_id, viewer_of(request))
+    if record.ended and forget:
+        document = await show(desk, context, record)
+        await desk.do(lambda books: remove_files(books.files, books.ledger.remove(job_id) or []))
+        return document
+    if not record.ended:
+        await _wish(desk, job_id, "cancel")
+        attempt = desk.present.get(job_id)
+        if attempt:
+            attempt.cancel()
+    return await _again(desk, context, job_id, request)
+
+
+@router.post("/{job_id}/interrupt", operation_id="interrupt_job")
+async def interrupt_job(job_id: str, request: Request, context: Shared) -> JobDocument:
+    """Stop a job; the pictures so far are its result."""
+    desk = desk_of(request)
+    record = await get_record(desk, context, job_id, viewer_of(request))
+    if not record.ended:
+        await _wish(desk, job_id, "interrupt")
+        attempt = desk.present.get(job_id)
+        if attempt:
+            attempt.interrupt(context)
+    return await _again(desk, context, job_id, request)
+
+
+async def _wish(desk: Desk, job_id: str, wish: Wish) -> None:
+    await desk.do(lambda books: books.ledger.wish(job_id, wish))
+
+
+async def _again(desk: Desk, context: Context, job_id: str, request: Request) -> JobDocument:
+    return await show(desk, context, await get_record(desk, context, job_id, viewer_of(request)))
+
+
+def desk_of(request: HTTPConnection) -> Desk:
+    """The application's desk."""
+    desk = request.app.state.desk
+    assert isinstance(desk, Desk), "the application has a desk"
+    return desk
+
+
+def viewer_of(request: HTTPConnection) -> str:
+    """Who asks."""
+    return owner_of(request.scope)

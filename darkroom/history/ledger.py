@@ -1,0 +1,389 @@
+"""The book of jobs: accepted, claimed by a server, ended; listed, found again and removed.
+
+    queued -> running -> {done, interrupted, failed, cancelled};  queued -> cancelled;  running -> queued (taken back)
+
+Every method is one transaction: what it says has happened is on disk. Called from worker threads.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from sqlalchemy import CursorResult, Select, delete, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from darkroom.history.database import Database
+from darkroom.history.tables import Answer, Job, Picture, Request, Tag
+
+State = Literal["queued", "running", "done", "interrupted", "failed", "cancelled"]
+OPEN: tuple[State, ...] = ("queued", "running")
+FINAL: tuple[State, ...] = ("done", "interrupted", "failed", "cancelled")
+Wish = Literal["interrupt", "cancel"]
+
+LEASE_S = 30.0
+"""How long a server may be silent before another one takes its jobs."""
+
+MAX_ATTEMPTS = 3
+"""A job that was begun so often, and never ended, takes the server down with it: it is not begun again."""
+
+MOST_LISTED = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request, enough to ask it again: as sent, with the options that held and the seeds that were drawn for it."""
+
+    path: str
+    body: bytes
+    query: str = ""
+    content_type: str = ""
+    accept: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seeds: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What a job was answered, its pictures taken out."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A picture whose file is safe under `key`. `id` is what it goes by outside; nobody can guess one."""
+
+    id: str
+    job_id: str
+    place: int
+    owner: str
+    created_at: float
+    key: str
+    media_type: str
+    size: int
+    sha256: str
+    width: int | None = None
+    height: int | None = None
+    seed: int | None = None
+    model: str | None = None
+    model_hash: str | None = None
+    infotext: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A job as it stands in the book. Times are `time.time()` seconds."""
+
+    id: str
+    kind: str
+    owner: str
+    state: State
+    durable: bool
+    submitted_at: float
+    priority: int = 0
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    attempts: int = 0
+    claimed_by: str | None = None
+    lease_until: float | None = None
+    model: str | None = None
+    version: str = ""
+    wish: Wish | None = None
+    http_status: int | None = None
+    error_code: str | None = None
+    error: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its state is final."""
+        return self.state in FINAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which jobs are listed: None leaves a matter open. `before` are those submitted earlier than a job, for pages."""
+
+    owner: str | None = None
+    states: tuple[State, ...] = ()
+    kind: str | None = None
+    model: str | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+class Ledger:
+    """The book in a database. `server` tells this process apart from the others that share it."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+        self.server = secrets.token_hex(8)
+
+    def accept(self, record: Record, asked: Asked) -> tuple[Record, bool]:
+        """Enter a job; with an idempotency key that its owner has used, the earlier one. True if it is new."""
+        try:
+            with self._database.begin() as session:
+                session.add(Job(**_columns(record)))
+                session.flush()
+                session.add(Request(job_id=record.id, **_asked_columns(asked)))
+        except IntegrityError:
+            earlier = self.find_by_key(record.owner, record.idempotency_key or "")
+            if earlier is None:
+                raise
+            return earlier, False
+        return record, True
+
+    def claim(self) -> tuple[Record, Asked] | None:
+        """Take the job whose turn it is; None where nothing waits.
+
+        Highest priority first; then the owner with fewest jobs at work, and of these the one that was served least
+        recently: nobody who brings many jobs keeps another one waiting.
+        """
+        with self._database.begin() as session:
+            job = self._next(session)
+            if job is None:
+                return None
+            job.state, job.started_at = "running", self._clock()
+            job.attempts += 1
+            job.claimed_by, job.lease_until = self.server, self._clock() + LEASE_S
+            asked = session.get_one(Request, job.id)
+            return _record(job), _asked(asked)
+
+    def _next(self, session: Session) -> Job | None:
+        at_work = select(Job.owner, func.count()).where(Job.state == "running").group_by(Job.owner)
+        running = {owner: count for owner, count in session.execute(at_work)}
+        last = select(Job.owner, func.max(Job.started_at)).group_by(Job.owner)
+        served = {owner: moment for owner, moment in session.execute(last)}
+        waiting = session.execute(
+            select(Job.owner, Job.priority, func.min(Job.submitted_at))
+            .where(Job.state == "queued", Job.durable)
+            .group_by(Job.owner, Job.priority)
+        ).all()
+        order = sorted(
+            waiting, key=lambda row: (-row[1], running.get(row[0], 0), served.get(row[0]) or 0.0, row[2], row[0])
+        )
+        for owner, priority, _ in order:
+            turn = (
+                select(Job)
+                .where(Job.state == "queued", Job.durable, Job.owner == owner, Job.priority == priority)
+                .order_by(Job.submitted_at, Job.id)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            )
+            job = session.scalars(turn).first()
+            if job is not None:
+                return job
+        return None
+
+    def renew(self, job_ids: Iterable[str]) -> dict[str, Wish]:
+        """Keep jobs for this server; what their owners wish of them meanwhile."""
+        ids = list(job_ids)
+        with self._database.begin() as session:
+            mine = Job.id.in_(ids), Job.claimed_by == self.server
+            session.execute(update(Job).where(*mine).values(lease_until=self._clock() + LEASE_S))
+            wishes = session.execute(select(Job.id, Job.wish).where(*mine, Job.wish.is_not(None))).all()
+            return {job_id: cast(Wish, wish) for job_id, wish in wishes}
+
+    def take_back(self, *, everything: bool = False) -> int:
+        """Put jobs of servers that are gone back into the queue; those begun too often fail. How many there were.
+
+        `everything` is for a server that knows itself to be the only one.
+        """
+        with self._database.begin() as session:
+            lost = Job.state == "running", Job.durable
+            gone = Job.claimed_by != self.server if everything else Job.lease_until < self._clock()
+            hopeless = session.execute(
+                update(Job)
+                .where(*lost, gone, Job.attempts >= MAX_ATTEMPTS)
+                .values(
+                    state="failed", ended_at=self._clock(), error_code="server_lost", http_status=500,
+                    error=f"the server was lost {MAX_ATTEMPTS} times while it worked on this job",
+                )
+            )  # fmt: skip
+            again = session.execute(
+                update(Job)
+                .where(*lost, gone)
+                .values(state="queued", started_at=None, claimed_by=None, lease_until=None)
+            )
+            passing = session.execute(
+                update(Job)
+                .where(Job.state.in_(OPEN), ~Job.durable, Job.claimed_by != self.server if everything else gone)
+                .values(state="cancelled", ended_at=self._clock(), error="the server was lost")
+            )
+            return _count(hopeless) + _count(again) + _count(passing)
+
+    def hand_back(self) -> int:
+        """Put this server's own jobs back into the queue: it stops. How many there were."""
+        with self._database.begin() as session:
+            mine = Job.state == "running", Job.durable, Job.claimed_by == self.server
+            again = session.execute(
+                update(Job)
+                .where(*mine)
+                .values(state="queued", started_at=None, claimed_by=None, lease_until=None, attempts=Job.attempts - 1)
+            )
+            return _count(again)
+
+    def enter(self, record: Record, asked: Asked, answered: Answered | None, pictures: Sequence[Kept]) -> None:
+        """Enter a job that has ended already: one that somebody waited for."""
+        with self._database.begin() as session:
+            session.add(Job(**_columns(record)))
+            session.flush()
+            session.add(Request(job_id=record.id, **_asked_columns(asked)))
+            _add_result(session, record.id, answered, pictures)
+
+    def end(
+        self,
+        job_id: str,
+        state: State,
+        *,
+        answered: Answered | None = None,
+        pictures: Sequence[Kept] = (),
+        error: tuple[str, str] | None = None,
+        model: str | None = None,
+    ) -> bool:
+        """Write down how a job ended; False where it is not this server's any more, and nothing was written."""
+        with self._database.begin() as session:
+            ended = session.execute(
+                update(Job)
+                .where(Job.id == job_id, Job.state == "running", Job.claimed_by == self.server)
+                .values(
+                    state=state, ended_at=self._clock(), model=model, lease_until=None,
+                    http_status=answered.status if answered else None,
+                    error_code=error[0] if error else None, error=error[1] if error else None,
+                )
+            )  # fmt: skip
+            if not _count(ended):
+                return False
+            _add_result(session, job_id, answered, pictures)
+            return True
+
+    def wish(self, job_id: str, wish: Wish) -> Record | None:
+        """Ask for a job's end. One that waits ends now; one at work, when its server hears of it. None: no such job."""
+        with self._database.begin() as session:
+            job = session.get(Job, job_id, with_for_update=True)
+            if job is None:
+                return None
+            if job.state == "queued":
+                job.state, job.ended_at = "cancelled", self._clock()
+            elif job.state == "running" and job.wish != "cancel":
+                job.wish = wish
+            return _record(job)
+
+    def find(self, job_id: str) -> Record | None:
+        """A job."""
+        with self._database.begin() as session:
+            job = session.get(Job, job_id)
+            return _record(job) if job else None
+
+    def find_by_key(self, owner: str, key: str) -> Record | None:
+        """The job that an owner gave a key."""
+        with self._database.begin() as session:
+            job = session.scalars(select(Job).where(Job.owner == owner, Job.idempotency_key == key)).first()
+            return _record(job) if job else None
+
+    def list_jobs(self, wanted: Wanted) -> list[Record]:
+        """Jobs, the last submitted first."""
+        with self._database.begin() as session:
+            chosen = _narrowed(select(Job), wanted)
+            if wanted.before:
+                mark = session.get(Job, wanted.before)
+                if mark:
+                    chosen = chosen.where(
+                        or_(
+                            Job.submitted_at < mark.submitted_at,
+                            (Job.submitted_at == mark.submitted_at) & (Job.id < mark.id),
+                        )
+                    )
+            chosen = chosen.order_by(Job.submitted_at.desc(), Job.id.desc()).limit(min(wanted.limit, MOST_LISTED))
+            return [_record(job) for job in session.scalars(chosen)]
+
+    def waiting_before(self, record: Record) -> int:
+        """How many jobs wait that were submitted earlier, or are of a higher priority."""
+        earlier = (Job.priority > record.priority) | (
+            (Job.priority == record.priority) & (Job.submitted_at < record.submitted_at)
+        )
+        with self._database.begin() as session:
+            return session.scalar(select(func.count()).where(Job.state == "queued", earlier)) or 0
+
+    def count_open(self, owner: str | None = None) -> int:
+        """How many jobs wait or are at work."""
+        chosen = select(func.count()).where(Job.state.in_(OPEN), Job.durable)
+        with self._database.begin() as session:
+            return session.scalar(chosen if owner is None else chosen.where(Job.owner == owner)) or 0
+
+    def request_of(self, job_id: str) -> Asked | None:
+        """What a job was asked."""
+        with self._database.begin() as session:
+            found = session.get(Request, job_id)
+            return _asked(found) if found else None
+
+    def answer_of(self, job_id: str) -> Answered | None:
+        """What a job was answered."""
+        with self._database.begin() as session:
+            found = session.get(Answer, job_id)
+            return Answered(status=found.status, body=found.body, headers=found.headers) if found else None
+
+    def remove(self, job_id: str) -> list[str] | None:
+        """Forget an ended job with its pictures; the keys of the files that may go now. None: no such job."""
+        with self._database.begin() as session:
+            job = session.get(Job, job_id)
+            if job is None or job.state in OPEN:
+                return None
+            keys = list(session.scalars(select(Picture.key).where(Picture.job_id == job_id)))
+            session.execute(delete(Job).where(Job.id == job_id))
+            return keys
+
+
+def new_id() -> str:
+    """An id that nobody can guess."""
+    return secrets.token_hex(12)
+
+
+def _narrowed(chosen: Select[Job], wanted: Wanted) -> Select[Job]:
+    if wanted.owner is not None:
+        chosen = chosen.where(Job.owner == wanted.owner)
+    if wanted.states:
+        chosen = chosen.where(Job.state.in_(wanted.states))
+    if wanted.kind is not None:
+        chosen = chosen.where(Job.kind == wanted.kind)
+    if wanted.model is not None:
+        chosen = chosen.where(Job.model.contains(wanted.model, autoescape=True))
+    return chosen
+
+
+def _add_result(session: Session, job_id: str, answered: Answered | None, pictures: Sequence[Kept]) -> None:
+    if answered:
+        session.add(Answer(job_id=job_id, status=answered.status, headers=dict(answered.headers), body=answered.body))
+    for picture in pictures:
+        columns = {name: getattr(picture, name) for name in picture.__dataclass_fields__ if name != "tags"}
+        session.add(Picture(**columns))
+        session.flush()
+        session.add_all(Tag(picture_id=picture.id, name=name) for name in picture.tags)
+
+
+def _count(result: Any) -> int:
+    return int(cast(CursorResult[Any], result).rowcount)
+
+
+def _columns(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+def _asked_columns(asked: Asked) -> dict[str, Any]:
+    return {name: getattr(asked, name) for name in asked.__dataclass_fields__}
+
+
+def _record(job: Job) -> Record:
+    return Record(**{name: getattr(job, name) for name in Record.__dataclass_fields__})
+
+
+def _asked(found: Request) -> Asked:
+    return Asked(**{name: getattr(found, name) for name in Asked.__dataclass_fields__})
