@@ -24,9 +24,11 @@ _SPECIAL = re.compile(r"([\\()])")
 _RATING = "rating:"
 
 
-async def describe(picture: Image.Image, describer: Describer, context: Context) -> tuple[str, Description]:
+async def describe(
+    picture: Image.Image, describer: Describer, context: Context, options: OptionValues
+) -> tuple[str, Description]:
     """What a network says of an RGB picture, worded and as it is. Raises MissingNetwork, BadModelFile."""
-    options, engine = context.options.snapshot(), context.engine
+    engine = context.engine
     with context.chores.doing("interrogate") as chore:
         chore.running = True
         if describer == "clip":

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from darkroom.api.context import Context, Series, Shared
 from darkroom.api.fetch import with_pictures
+from darkroom.api.jobs.attempt import admit, is_repeatable, options_of
 from darkroom.api.models import Extras, ExtrasBatch, ExtrasSingle
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, insist, printable, while_connected
 from darkroom.api.upscaling import Shelf, Workbench, missing_restorer
@@ -64,8 +66,11 @@ async def extra_single_image(wire: ExtrasSingle, request: Request, context: Shar
     """Enlarge a picture, and restore the faces in it."""
     unable = _tell(wire, context, response)
     wire = await with_pictures(wire, context)
+    await _admit(request, context, [("image", wire.image)])
     try:
-        [(shown, data)] = await while_connected(request, _work_on(wire, context, unable, [("image", wire.image)]))
+        [(shown, data)] = await while_connected(
+            request, _work_on(wire, request, context, unable, [("image", wire.image)])
+        )
     except ClientGoneError:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     return {"html_info": shown, "image": data}
@@ -82,15 +87,25 @@ async def extra_batch_images(wire: ExtrasBatch, request: Request, context: Share
     if not context.running():
         context.controls.begin()
     sources = [(f"imageList[{place}].data", entry.data) for place, entry in enumerate(wire.pictures)]
+    await _admit(request, context, sources)
     try:
-        made = await while_connected(request, _work_on(wire, context, unable, sources))
+        made = await while_connected(request, _work_on(wire, request, context, unable, sources))
     except ClientGoneError:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     return {"html_info": made[-1][0] if made else "", "images": [data for _, data in made]}
 
 
+async def _admit(request: Request, context: Context, sources: list[tuple[str, str]]) -> None:
+    """The request is in order once its pictures can be read. Raises BadImage."""
+    if is_repeatable(request):
+        most = context.settings.max_image_pixels
+        for name, data in sources:
+            await to_thread.run_sync(partial(decode_base64, data, field=name, max_pixels=most), limiter=context.workers)
+    admit(request, context.options.snapshot())
+
+
 async def _work_on(
-    wire: Extras, context: Context, unable: frozenset[str], sources: list[tuple[str, str]]
+    wire: Extras, request: Request, context: Context, unable: frozenset[str], sources: list[tuple[str, str]]
 ) -> list[tuple[str, str]]:
     """What was done as HTML, and the new picture as base64, for every field and its picture.
 
@@ -100,7 +115,8 @@ async def _work_on(
     series = Series(task_id="", began=time.time(), planned=len(sources))
     context.series.append(series)
     bench = Workbench(context.engine, seen=series.job_ids)
-    work = _Work(wire=wire, settings=context.settings, options=context.options.snapshot(), bench=bench, unable=unable)
+    options = options_of(request, context)
+    work = _Work(wire=wire, settings=context.settings, options=options, bench=bench, unable=unable)
     try:
         for name, data in sources:
             if made and (bench.interrupted or context.controls.interrupted):

@@ -3,12 +3,13 @@
 from functools import partial
 
 from anyio import to_thread
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from PIL import Image
 
 from darkroom.api.context import Shared
 from darkroom.api.descriptions import DESCRIBERS, describe
 from darkroom.api.fetch import with_pictures
+from darkroom.api.jobs.attempt import admit, options_of
 from darkroom.api.models import Interrogate
 from darkroom.api.running import insist, printable
 from darkroom.errors import DarkroomError
@@ -25,7 +26,7 @@ class UnknownDescriber(DarkroomError):
 
 
 @router.post("/interrogate", operation_id="interrogateapi_sdapi_v1_interrogate_post")
-async def interrogate(wire: Interrogate, context: Shared, response: Response) -> dict[str, str]:
+async def interrogate(wire: Interrogate, request: Request, context: Shared, response: Response) -> dict[str, str]:
     """Describe a picture: `clip` as a sentence, `deepdanbooru` as tags. Refused where the network has no file here."""
     wire = await with_pictures(wire, context)
     read = partial(_read, wire.image, context.settings.max_image_pixels)
@@ -33,7 +34,9 @@ async def interrogate(wire: Interrogate, context: Shared, response: Response) ->
     describer = next((name for name in DESCRIBERS if name == wire.model), None)
     if describer is None:
         raise UnknownDescriber("Model not found")
-    caption, found = await describe(picture, describer, context)
+    options = options_of(request, context)
+    admit(request, options)
+    caption, found = await describe(picture, describer, context, options)
     insist(context.settings, found.warnings)
     if found.warnings:
         response.headers["X-Darkroom-Warnings"] = printable(found.warnings)

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from darkroom.api.checkpoints import closest_checkpoint
 from darkroom.api.chores import Chore
 from darkroom.api.context import Context, Shared
+from darkroom.api.jobs.attempt import admit, note_chore
 from darkroom.api.models import Wire
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, while_connected
 from darkroom.coerce import Bool, Float, Object, Text, read_float
@@ -80,9 +81,11 @@ class Merge(Wire):
 async def merge(wire: Merge, request: Request, context: Shared) -> dict[str, Any] | Response:
     """Merge checkpoints into a new one and answer when it can be used. One merge runs at a time."""
     order = to_order(wire, context.engine.checkpoints(), context.engine.autoencoders())
+    admit(request, context.options.snapshot())
     began = time.monotonic()
     with context.chores.doing("model-merge", wire.task_id) as chore:
         try:
+            note_chore(request, chore)
             info = await while_connected(request, _do(context, order, chore))
         except ClientGoneError:
             return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -198,7 +198,7 @@ async def _with_description(run: _Run, ask: Ask) -> Ask:
     if ask.described is None or run.stopped:
         return ask
     describer, picture = ask.described
-    caption, found = await describe_picture(picture, describer, run.context)
+    caption, found = await describe_picture(picture, describer, run.context, run.options)
     run.warnings |= dict.fromkeys(found.warnings)
     prompt = ", ".join([*([ask.request.prompt] if ask.request.prompt else []), caption])
     return replace(ask, request=ask.request.model_copy(update={"prompt": prompt}))

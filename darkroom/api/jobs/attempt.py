@@ -12,6 +12,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from darkroom.api.chores import Chore
 from darkroom.api.context import Context
 from darkroom.engine.client import JobStatus
 from darkroom.errors import UnknownName
@@ -36,6 +37,7 @@ class Attempt:
     seeds: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
     engine_jobs: list[str] = field(default_factory=list)
+    chores: list[Chore] = field(default_factory=list)
     interrupted: bool = False
     cancelled: bool = False
     task: Task[None] | None = None
@@ -45,6 +47,8 @@ class Attempt:
         self.interrupted = True
         for job_id in self.engine_jobs:
             context.engine.interrupt(job_id)
+        for chore in self.chores:
+            chore.stop.set()
 
     def cancel(self) -> None:
         """Drop it; nothing comes of it."""
@@ -106,6 +110,13 @@ def admit(
     attempt.model = model
     if attempt.deferred:
         raise Admitted
+
+
+def note_chore(request: HTTPConnection, chore: Chore) -> None:
+    """Remember what is done for a request beside the engine's jobs."""
+    attempt = find_attempt(request)
+    if attempt:
+        attempt.chores.append(chore)
 
 
 def note_engine_job(request: HTTPConnection, job_id: str) -> None:

@@ -24,6 +24,8 @@ class Progress:
 def progress_of(attempt: Attempt, context: Context, now: float) -> Progress:
     """How far a request has come that is served here."""
     statuses = attempt.statuses(context)
+    if attempt.chores:
+        return Progress(fraction=attempt.chores[-1].fraction)
     if not statuses:
         return Progress(fraction=0.0)
     series = context.find_series(statuses[-1])

@@ -37,6 +37,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "/sdapi/v1/extra-single-image": "extras",
         "/sdapi/v1/extra-batch-images": "extras",
         "/sdapi/v1/interrogate": "interrogate",
+        "/models/merge": "merge",
         "/generate/": "generate",
         "/v1/images/generations": "generations",
         "/v1/images/edits": "edits",
