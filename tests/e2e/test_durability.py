@@ -1,0 +1,91 @@
+"""What was promised is done, whatever happens to the server: killed at any moment, stopped in the middle, run again.
+
+`DARKROOM_CHAOS=200,10` promises 200 jobs and kills the server ten times.
+"""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.serving import Json, Server, serving
+
+JOBS, KILLS = map(int, os.environ.get("DARKROOM_CHAOS", "12,2").split(","))
+LATER = {"Prefer": "respond-async"}
+TXT2IMG = "/sdapi/v1/txt2img"
+
+
+def request(number: int) -> Json:
+    return {
+        "prompt": "a red apple", "seed": number, "subseed": 0, "steps": 4, "width": 128, "height": 128,
+        "sampler_name": ("Euler a", "DPM++ 2M SDE", "UniPC")[number % 3], "batch_size": 1 + number % 2,
+    }  # fmt: skip
+
+
+def promise(server: Server, number: int) -> str:
+    answer = server.client.post(TXT2IMG, json=request(number), headers={**LATER, "Idempotency-Key": f"n{number}"})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def open_jobs(server: Server) -> int:
+    jobs = server.get("/jobs?state=queued&state=running&limit=500")["jobs"]
+    return len(jobs)
+
+
+def wait_until_done(server: Server, limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while open_jobs(server):
+        assert time.monotonic() < deadline, f"{open_jobs(server)} jobs are not done after {limit_s} s"
+        time.sleep(0.2)
+
+
+def kill(server: Server) -> None:
+    server.process.send_signal(signal.SIGKILL)
+    server.process.wait()
+
+
+def results(server: Server, ids: Mapping[int, str]) -> dict[int, list[str]]:
+    found = {}
+    for number, job_id in ids.items():
+        job = server.get(f"/jobs/{job_id}")
+        assert job["state"] == "done", job
+        found[number] = [image["sha256"] for image in job["images"]]
+        assert len(found[number]) == request(number)["batch_size"]
+    return found
+
+
+def test_a_server_that_is_killed_again_and_again_keeps_every_promise(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    ids: dict[int, str] = {}
+    waiting = list(range(JOBS))
+    for life in range(KILLS):
+        with suppress(AssertionError), serving(tmp_path, "--exact", "--threads", "1") as server:
+            share = len(waiting) // (KILLS - life)
+            with suppress(httpx.TransportError):
+                for number in waiting[:share]:
+                    ids[number] = promise(server, number)
+            time.sleep(chance.uniform(0, 2.0))
+            kill(server)
+        waiting = [number for number in range(JOBS) if number not in ids]
+    with serving(tmp_path, "--exact", "--threads", "1") as server:
+        for number in range(JOBS):  # a retry is the same job: nothing is done twice
+            known = ids.setdefault(number, promise(server, number))
+            assert promise(server, number) == known
+        wait_until_done(server, 30 + 3 * JOBS)
+        drawn = results(server, ids)
+        assert len(server.get("/jobs?limit=500")["jobs"]) == JOBS
+        assert len(server.get("/images?limit=500")["images"]) == sum(map(len, drawn.values()))
+        files = [path for path in (tmp_path / "pictures").rglob("*.png")]
+        assert len(files) == sum(map(len, drawn.values()))
+    other = tmp_path / "undisturbed"
+    other.mkdir()
+    with serving(other, "--exact", "--threads", "1") as server:
+        again = {number: promise(server, number) for number in range(JOBS)}
+        wait_until_done(server, 30 + 3 * JOBS)
+        assert results(server, again) == drawn
