@@ -128,8 +128,8 @@ class Settings(BaseSettings):
     history: bool = Field(True, description="Keep every picture with its request in data_dir, for /jobs and /images.")
     history_days: float = Field(30.0, gt=0, description="Kept pictures older than this are removed.")
     history_gb: float = Field(10.0, gt=0, description="Above so many gigabytes of kept pictures the oldest are removed.")
-    database_url: str = Field(
-        "", description="Database of jobs, such as postgresql://...; the file history.db in data_dir if empty."
+    database_url: SecretStr = Field(
+        SecretStr(""), description="Database of jobs, such as postgresql://...; the file history.db in data_dir if empty."
     )
     pictures_url: str = Field(
         "", description="Where pictures are kept: s3://bucket/prefix; the folder pictures in data_dir if empty."

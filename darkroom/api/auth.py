@@ -65,7 +65,10 @@ class Gate:
         self._hashers = CapacityLimiter(_HASHERS)
 
     async def check(self, header: str, address: str) -> str:
-        """Let an Authorization header pass, or not; the name of its user or key. Raises Unauthorized, TooManyAttempts."""
+        """Let an Authorization header pass, or not; the name of its user or key.
+
+        Raises Unauthorized, TooManyAttempts.
+        """
         scheme, _, value = header.partition(" ")
         if scheme.lower() == "bearer" and self._file.current().keys:
             return self._check_key(value.strip(), address)

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from darkroom.errors import DarkroomError
+
+_BUCKET_OPTIONS = frozenset({"endpoint_url", "region_name"})
+"""Credentials are none of them: addresses are shown, and boto3 has better places for them."""
 
 _KEY = re.compile(r"[\w-]+(/[\w-]+)*\.\w+")
 
@@ -85,7 +88,12 @@ class Bucket:
         parts = urlsplit(url)
         self._bucket = parts.netloc
         self._prefix = parts.path.strip("/")
-        options = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
+        options = dict(parse_qsl(parts.query))
+        unknown = options.keys() - _BUCKET_OPTIONS
+        if unknown:
+            raise FilesUnavailable(
+                f"{', '.join(sorted(unknown))}: only {', '.join(sorted(_BUCKET_OPTIONS))} can be given"
+            )
         self._client: Any = boto3.client("s3", **options)
 
     def put(self, key: str, data: bytes, media_type: str) -> None:

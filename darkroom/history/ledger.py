@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from sqlalchemy import CursorResult, Select, delete, func, or_, select, update
+from sqlalchemy import CursorResult, Select, delete, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -340,6 +340,13 @@ class Ledger:
             keys = list(session.scalars(select(Picture.key).where(Picture.job_id == job_id)))
             session.execute(delete(Job).where(Job.id == job_id))
             return keys
+
+    def forget_before(self, moment: float) -> int:
+        """Forget jobs that ended before a moment and have no pictures left. How many there were."""
+        with self._database.begin() as session:
+            old = Job.state.in_(FINAL), Job.ended_at < moment
+            gone = session.execute(delete(Job).where(*old, ~exists().where(Picture.job_id == Job.id)))
+            return _count(gone)
 
 
 def new_id() -> str:

@@ -68,7 +68,9 @@ class Desk:
     @property
     def has_books(self) -> bool:
         """Whether there is anything in them: a server that nobody asked to promise or keep anything has none."""
-        return bool(self._books or self.settings.database_url) or _database_file(self.settings).exists()
+        return (
+            bool(self._books or self.settings.database_url.get_secret_value()) or _database_file(self.settings).exists()
+        )
 
     def books(self) -> Books:
         """The open books; opens them, which may take a while. Raises HistoryUnavailable, FilesUnavailable."""
@@ -141,7 +143,7 @@ class Desk:
 
 
 def rebuilt(books: Books, job_id: str, root: str, settings: Settings, *, linked: bool) -> tuple[bytes, Answered | None]:
-    """The body of a job's answer, with its pictures or their addresses in it, and the rest of it; None if there is none."""
+    """The body of a job's answer with its pictures or their addresses in it, and the rest; None if there is none."""
     answered = books.ledger.answer_of(job_id)
     if answered is None:
         return b"", None
@@ -199,7 +201,7 @@ def _record(
 
 
 def _open(settings: Settings) -> Books:
-    database = Database(settings.database_url or sqlite_url(_database_file(settings)))
+    database = Database(settings.database_url.get_secret_value() or sqlite_url(_database_file(settings)))
     return Books(
         database=database,
         ledger=Ledger(database),

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Scope
@@ -18,7 +19,7 @@ from darkroom.api.context import Context
 from darkroom.api.jobs.attempt import SCOPE, Attempt
 from darkroom.api.jobs.desk import Books, Desk
 from darkroom.api.jobs.intake import Said
-from darkroom.api.jobs.keeping import keep_pictures
+from darkroom.api.jobs.keeping import keep_pictures, tidy
 from darkroom.api.jobs.unpacking import unpack
 from darkroom.api.owners import OWNER
 from darkroom.errors import DarkroomError
@@ -33,6 +34,9 @@ IDLE_S = 2.0
 BEAT_S = 1.0
 """How often leases are renewed and the wishes of owners heard."""
 
+TIDY_S = 600.0
+"""How often pictures are removed that are too old or too many."""
+
 BUSY_S = 1.0
 """How long a job waits that the engine has no room for."""
 
@@ -45,6 +49,7 @@ class Dispatcher:
         self._context = context
         self._desk = desk
         self._wake = asyncio.Event()
+        self._opening = asyncio.Event()
         self._mine: dict[str, Attempt] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -72,6 +77,8 @@ class Dispatcher:
         while True:
             try:
                 taken = self._desk.has_books and await self._take()
+                if self._desk.has_books:
+                    self._opening.set()
             except DarkroomError as error:
                 log.error("no job can be taken: %s", error)
                 taken = False
@@ -184,16 +191,19 @@ class Dispatcher:
 
     async def _beat(self) -> None:
         """Renew leases, hear wishes, and look for jobs of servers that are gone."""
-        while not self._desk.has_books:
-            await asyncio.sleep(BEAT_S)
+        await self._opening.wait()
         alone = await self._careful(lambda books: books.database.is_sqlite) or False
         if await self._careful(lambda books: books.ledger.take_back(everything=alone)):
             self._wake.set()
-        since = 0.0
+        since, untidy = 0.0, TIDY_S
         while True:
             await asyncio.sleep(BEAT_S)
             if self._mine:
                 self._fulfil(await self._careful(self._renew) or {})
+            untidy += BEAT_S
+            if untidy >= TIDY_S:
+                untidy = 0.0
+                await self._careful(partial(tidy, settings=self._context.settings))
             since += BEAT_S
             if since >= LEASE_S and not alone:
                 since = 0.0

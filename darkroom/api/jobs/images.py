@@ -8,7 +8,6 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from darkroom.api.context import Shared
 from darkroom.api.jobs.desk import Books, Desk, is_signed
 from darkroom.api.jobs.documents import ImageDocument, image_document
 from darkroom.api.jobs.keeping import remove_files, thumbnail_key
@@ -31,41 +30,44 @@ class ImageList(BaseModel):
     next: str | None = Field(description="The `before` of the next page.")
 
 
+class ImageQuery(BaseModel):
+    """Which pictures are looked for. What is left out does not matter."""
+
+    text: str = Field("", description="Words that all stand in the generation text.")
+    model: str | None = Field(None, description="Part of the checkpoint's name, or its hash.")
+    seed: int | None = Field(None, description="The picture's seed.")
+    tag: str | None = Field(None, description="A tag that it carries.")
+    job: str | None = Field(None, description="The job that made it.")
+    owner: str | None = Field(None, description="Whose it is, for who may see them all.")
+    since: float | None = Field(None, description="Made at this Unix time or later.")
+    until: float | None = Field(None, description="Made before this Unix time.")
+    before: str | None = Field(None, description="Made before this picture.")
+    limit: int = Field(50, ge=1, le=MOST_LISTED, description="Most pictures of the page.")
+
+
 @router.get("", operation_id="list_images")
-async def list_images(
-    request: Request,
-    context: Shared,
-    text: Annotated[str, Query(description="Words that all stand in the generation text.")] = "",
-    model: Annotated[str | None, Query(description="Part of the checkpoint's name, or its hash.")] = None,
-    seed: Annotated[int | None, Query(description="The picture's seed.")] = None,
-    tag: Annotated[str | None, Query(description="A tag that it carries.")] = None,
-    job: Annotated[str | None, Query(description="The job that made it.")] = None,
-    owner: Annotated[str | None, Query(description="Whose it is, for who may see them all.")] = None,
-    since: Annotated[float | None, Query(description="Made at this Unix time or later.")] = None,
-    until: Annotated[float | None, Query(description="Made before this Unix time.")] = None,
-    before: Annotated[str | None, Query(description="Made before this picture.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="Most pictures of the page.")] = 50,
-) -> ImageList:
+async def list_images(request: Request, query: Annotated[ImageQuery, Query()]) -> ImageList:
     """Pictures, the newest first."""
     viewer = viewer_of(request)
     wanted = Search(
-        owner=viewer if viewer != EVERYBODY else owner,
-        text=text,
-        model=model,
-        seed=seed,
-        tag=tag,
-        job_id=job,
-        since=since,
-        until=until,
-        before=before,
-        limit=limit,
+        owner=viewer if viewer != EVERYBODY else query.owner,
+        text=query.text,
+        model=query.model,
+        seed=query.seed,
+        tag=query.tag,
+        job_id=query.job,
+        since=query.since,
+        until=query.until,
+        before=query.before,
+        limit=query.limit,
     )
     found = await desk_of(request).do(lambda books: books.gallery.search(wanted))
-    return ImageList(images=[image_document(one) for one in found], next=found[-1].id if len(found) == limit else None)
+    following = found[-1].id if len(found) == query.limit else None
+    return ImageList(images=[image_document(one) for one in found], next=following)
 
 
 @router.get("/{image_id}", operation_id="get_image")
-async def get_image(image_id: str, request: Request, context: Shared) -> ImageDocument:
+async def get_image(image_id: str, request: Request) -> ImageDocument:
     """What is known of a picture."""
     return image_document(await _get(desk_of(request), image_id, viewer_of(request)))
 
@@ -74,7 +76,6 @@ async def get_image(image_id: str, request: Request, context: Shared) -> ImageDo
 async def get_file(
     image_id: str,
     request: Request,
-    context: Shared,
     expires: Annotated[str, Query(description="Until when a signed address counts, Unix seconds.")] = "",
     signature: Annotated[str, Query(description="The signature of a signed address.")] = "",
 ) -> Response:
@@ -94,7 +95,7 @@ async def get_file(
 
 
 @router.get("/{image_id}/thumbnail", operation_id="get_image_thumbnail", response_class=Response)
-async def get_thumbnail(image_id: str, request: Request, context: Shared) -> Response:
+async def get_thumbnail(image_id: str, request: Request) -> Response:
     """The picture in small, WebP; made when it is first asked for."""
     desk = desk_of(request)
     kept = await _get(desk, image_id, viewer_of(request))
@@ -108,7 +109,6 @@ async def get_thumbnail(image_id: str, request: Request, context: Shared) -> Res
 async def tag_image(
     image_id: str,
     request: Request,
-    context: Shared,
     tags: Annotated[list[str], Body(embed=True, description="All tags that it is to carry.")],
 ) -> ImageDocument:
     """Have a picture carry exactly these tags."""
@@ -124,7 +124,7 @@ async def tag_image(
 
 
 @router.delete("/{image_id}", operation_id="delete_image", status_code=204)
-async def delete_image(image_id: str, request: Request, context: Shared) -> None:
+async def delete_image(image_id: str, request: Request) -> None:
     """Remove a picture, its record and its file."""
     desk = desk_of(request)
     await _get(desk, image_id, viewer_of(request))

@@ -5,16 +5,31 @@ import io
 import secrets
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from PIL import Image
 
 from darkroom.api.jobs.unpacking import Found, Unpacked, pack
 from darkroom.history.files import Files
 from darkroom.history.gallery import Gallery
-from darkroom.history.ledger import Answered, Kept
+from darkroom.history.ledger import Answered, Kept, Ledger
+from darkroom.settings import Settings
 
 _ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "AVIF": "avif", "GIF": "gif"}
 _UNKNOWN = "bin", "application/octet-stream"
+
+
+class Shelves(Protocol):
+    """What is tidied."""
+
+    @property
+    def gallery(self) -> Gallery: ...
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+    @property
+    def files(self) -> Files: ...
 
 
 def keep_pictures(files: Files, job_id: str, owner: str, unpacked: Unpacked) -> list[Kept]:
@@ -42,6 +57,15 @@ def remove_files(files: Files, keys: Sequence[str]) -> None:
     for key in keys:
         files.remove(key)
         files.remove(thumbnail_key(key))
+
+
+def tidy(books: "Shelves", settings: Settings) -> int:
+    """Remove what is older or more than the operator wants to keep. How many pictures there were."""
+    oldest = time.time() - settings.history_days * 86_400
+    keys = books.gallery.drop(older_than=oldest, beyond_bytes=int(settings.history_gb * 1e9))
+    remove_files(books.files, keys)
+    books.ledger.forget_before(oldest)
+    return len(keys)
 
 
 def thumbnail_key(key: str) -> str:

@@ -14,7 +14,7 @@ from darkroom.api.jobs.intake import root_of
 from darkroom.api.jobs.keeping import remove_files
 from darkroom.api.owners import EVERYBODY, may_see, owner_of
 from darkroom.errors import DarkroomError
-from darkroom.history.ledger import MOST_LISTED, State, Wanted, Wish
+from darkroom.history.ledger import MOST_LISTED, Record, State, Wanted, Wish
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -33,39 +33,49 @@ class JobList(BaseModel):
     next: str | None = Field(description="The `before` of the next page.")
 
 
+class JobQuery(BaseModel):
+    """Which jobs are listed. What is left out does not matter."""
+
+    state: list[State] = Field([], description="Only jobs in these states.")
+    kind: str | None = Field(None, description="Only jobs of this kind.")
+    owner: str | None = Field(None, description="Only jobs of this user, for who may see them all.")
+    model: str | None = Field(None, description="Only jobs whose checkpoint's name holds this.")
+    before: str | None = Field(None, description="Only jobs submitted before this one.")
+    limit: int = Field(50, ge=1, le=MOST_LISTED, description="Most jobs of the page.")
+
+
 @router.get("", operation_id="list_jobs")
-async def list_jobs(
-    request: Request,
-    context: Shared,
-    state: Annotated[list[State] | None, Query(description="Only jobs in these states.")] = None,
-    kind: Annotated[str | None, Query(description="Only jobs of this kind.")] = None,
-    owner: Annotated[str | None, Query(description="Only jobs of this user, for who may see them all.")] = None,
-    model: Annotated[str | None, Query(description="Only jobs whose checkpoint's name holds this.")] = None,
-    before: Annotated[str | None, Query(description="Only jobs submitted before this one.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="Most jobs of the page.")] = 50,
-) -> JobList:
+async def list_jobs(request: Request, context: Shared, query: Annotated[JobQuery, Query()]) -> JobList:
     """Jobs, the last submitted first. Of those that a client waited for, the ones that were kept."""
-    desk = desk_of(request)
-    viewer = viewer_of(request)
+    desk, viewer = desk_of(request), viewer_of(request)
     wanted = Wanted(
-        owner=viewer if viewer != EVERYBODY else owner,
-        states=tuple(state or ()),
-        kind=kind,
-        model=model,
-        before=before,
-        limit=limit,
+        owner=viewer if viewer != EVERYBODY else query.owner,
+        states=tuple(query.state),
+        kind=query.kind,
+        model=query.model,
+        before=query.before,
+        limit=query.limit,
     )
     records = await desk.do(lambda books: books.ledger.list_jobs(wanted))
-    known = {record.id for record in records}
-    passing = [
+    passing = [] if query.before else _passing(desk, context, viewer, wanted, {record.id for record in records})
+    page = [await show(desk, context, record, pictures=False) for record in (*passing, *records)]
+    return JobList(jobs=page, next=records[-1].id if len(records) == query.limit else None)
+
+
+def _passing(desk: Desk, context: Context, viewer: str, wanted: Wanted, known: set[str]) -> list[Record]:
+    """The requests that somebody waits for now."""
+    found = [
         passing_record(attempt, context)
         for attempt in desk.present.values()
-        if before is None and attempt.id not in known and attempt.engine_jobs and may_see(viewer, attempt.owner)
+        if attempt.id not in known and attempt.engine_jobs and may_see(viewer, attempt.owner)
     ]
-    shown = [record for record in passing if not wanted.states or record.state in wanted.states]
-    shown = [record for record in shown if kind in (None, record.kind)]
-    page = [await show(desk, context, record, pictures=False) for record in (*shown, *records)]
-    return JobList(jobs=page, next=records[-1].id if len(records) == limit else None)
+    return [
+        record
+        for record in found
+        if (not wanted.states or record.state in wanted.states)
+        and wanted.kind in (None, record.kind)
+        and (wanted.model is None or wanted.model in (record.model or ""))
+    ]
 
 
 @router.get("/{job_id}", operation_id="get_job")

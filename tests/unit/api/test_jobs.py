@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from httpx import Response
 from starlette.testclient import TestClient
 
 from tests.unit.api.conftest import Serve, noise, to_base64
@@ -18,7 +17,7 @@ LATER = {"Prefer": "respond-async"}
 SMALL = {"prompt": "a cat", "width": 64, "height": 64, "steps": 2}
 
 
-def ask(client: TestClient, path: str = TXT2IMG, headers: dict[str, str] | None = None, **fields: Any) -> Response:
+def ask(client: TestClient, path: str = TXT2IMG, headers: dict[str, str] | None = None, **fields: Any) -> Any:
     return client.post(path, json={**SMALL, **fields}, headers={**LATER, **(headers or {})})
 
 
@@ -32,7 +31,7 @@ def wait_for(client: TestClient, job_id: str, wanted: Callable[[dict[str, Any]],
     raise AssertionError(document)
 
 
-def ended(client: TestClient, answer: Response) -> dict[str, Any]:
+def ended(client: TestClient, answer: Any) -> dict[str, Any]:
     return wait_for(client, answer.json()["id"], lambda job: job["ended_at"] is not None)
 
 
@@ -50,7 +49,7 @@ def test_a_promise_is_answered_at_once_and_kept(client: TestClient) -> None:
 
 
 def test_the_result_is_the_answer_that_waiting_would_have_given(client: TestClient) -> None:
-    fields = {"seed": 5, "subseed": 6, "batch_size": 2, "alwayson_scripts": {}}
+    fields: dict[str, Any] = {"seed": 5, "subseed": 6, "batch_size": 2, "alwayson_scripts": {}}
     awaited = client.post(TXT2IMG, json={**SMALL, **fields}).json()
     job = ended(client, ask(client, **fields))
     result = client.get(job["links"]["result"])
@@ -98,7 +97,8 @@ def test_every_route_that_works_can_be_asked_so(client: TestClient, path: str, s
 
 
 @pytest.mark.parametrize(
-    ("fields", "status"), [({"steps": 0}, 422), ({"sampler_name": 5.5, "width": "x"}, 422), ({"script_name": "no"}, 422)]
+    ("fields", "status"),
+    [({"steps": 0}, 422), ({"sampler_name": 5.5, "width": "x"}, 422), ({"script_name": "no"}, 422)],
 )
 def test_a_bad_request_is_refused_at_once(client: TestClient, fields: dict[str, Any], status: int) -> None:
     refused, awaited = ask(client, **fields), client.post(TXT2IMG, json={**SMALL, **fields})

@@ -1,0 +1,1 @@
+"""One module for each step. Knows tables as they were then."""
