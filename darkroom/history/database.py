@@ -1,6 +1,7 @@
 """The database: opened, brought to the newest form of its tables, and asked one short transaction at a time.
 
-SQLite by default, others by their URL; of these PostgreSQL is tested, for several servers that share their jobs. Called from worker threads; knows no event loop.
+SQLite by default, others by their URL; of these PostgreSQL is tested, for several servers that share their jobs. Called
+from worker threads; knows no event loop.
 """
 
 import logging

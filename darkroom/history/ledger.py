@@ -159,9 +159,9 @@ class Ledger:
 
     def _next(self, session: Session) -> Job | None:
         at_work = select(Job.owner, func.count()).where(Job.state == "running").group_by(Job.owner)
-        running = {owner: count for owner, count in session.execute(at_work)}
+        running: dict[str, int] = {row[0]: row[1] for row in session.execute(at_work)}
         last = select(Job.owner, func.max(Job.started_at)).group_by(Job.owner)
-        served = {owner: moment for owner, moment in session.execute(last)}
+        served: dict[str, float | None] = {row[0]: row[1] for row in session.execute(last)}
         waiting = session.execute(
             select(Job.owner, Job.priority, func.min(Job.submitted_at))
             .where(Job.state == "queued", Job.durable)

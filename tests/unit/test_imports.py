@@ -21,6 +21,7 @@ LIGHT = (
     "darkroom.prompt",
     "darkroom.api",
     "darkroom.api.app",
+    "darkroom.history.ledger",
     "darkroom.jobs.spec",
     "darkroom.jobs.infotext",
     "darkroom.engine.client",

@@ -223,7 +223,7 @@ class Said:
         self._messages: list[Message] = []
 
     async def send(self, message: Message) -> None:
-        """The next message of the answer. The job is called what clients find it under, not what the engine calls it."""
+        """The next message of the answer. The job goes by what clients find it under, not by the engine's name."""
         if message["type"] == "http.response.start" and self._job_id:
             MutableHeaders(scope=message)["X-Job-Id"] = self._job_id
         # A copy: the layers further out change messages as they pass.

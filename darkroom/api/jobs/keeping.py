@@ -1,4 +1,7 @@
-"""What is left of a finished request: its pictures as files, and its answer without them. Called from worker threads."""
+"""What is left of a finished request: its pictures as files, and its answer without them.
+
+Called from worker threads.
+"""
 
 import hashlib
 import io
