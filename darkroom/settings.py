@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     pictures_url: str = Field(
         "", description="Where pictures are kept: s3://bucket/prefix; the folder pictures in data_dir if empty."
     )
-    link_secret: SecretStr = Field(
+    signing_key: SecretStr = Field(
         SecretStr(""), description="What addresses of pictures are signed with; made and kept in data_dir if empty."
     )
     link_valid_s: float = Field(86_400.0, gt=0, description="How long a signed address of a picture counts, seconds.")

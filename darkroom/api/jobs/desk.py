@@ -217,10 +217,10 @@ def _database_file(settings: Settings) -> Path:
 
 def _secret(settings: Settings) -> bytes:
     """What links are signed with: the operator's, or one that was made for this data folder."""
-    given = settings.link_secret.get_secret_value()
+    given = settings.signing_key.get_secret_value()
     if given:
         return given.encode()
-    path = settings.data_dir / "link-secret"
+    path = settings.data_dir / "signing-key"
     try:
         return path.read_bytes()
     except FileNotFoundError:
