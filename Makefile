@@ -78,7 +78,7 @@ api-doc: $(DEV)
 	$(BIN)/python docs/generate_api.py
 
 fuzz: $(DEV)
-	DARKROOM_FUZZ_S=600 $(BIN)/python -m pytest tests/e2e/test_fuzz.py -s $(ARGS)
+	DARKROOM_FUZZ_S=600 $(BIN)/python -m pytest tests/e2e/test_fuzz.py -s -o faulthandler_timeout=900 $(ARGS)
 
 # A local version label such as +cpu names a build, not a version: the lock leaves it out.
 lock: $(DEV)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import darkroom
-from bench import baseline, load, machine, report
+from bench import baseline, load, machine, report, switching
 from tests.e2e.serving import Server, serving
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,6 +55,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--size", type=int, default=128, help="side in pixels")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of either side")
+    parser.add_argument(
+        "--switches", action=argparse.BooleanOptionalAction, default=True, help="of full-size models too"
+    )
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="a single file with its YAML beside it")
     return parser.parse_args()
 
@@ -77,6 +80,8 @@ def measure(wanted: argparse.Namespace) -> dict[str, Any]:
             found["first_picture_s"] = time.perf_counter() - begin
             found["solo_s"] = [load.seconds(partial(load.solo, server, order)) for order in others]
             found["rounds"] = turns(server, wanted)
+    if wanted.switches:
+        found["switches"] = switching.measured_apart(wanted.threads).rows()
     found["ratio"] = [turn["darkroom"] / turn["diffusers"] for turn in found["rounds"]]
     return found
 

@@ -262,7 +262,8 @@ def _summary(rows: Sequence[Row], seconds: float, threads: int) -> Iterator[str]
         "Requests that were recorded from the original program, on a CPU in fp32, sent again to Darkroom in fp32. A "
         "case is met if no pixel differs by more than 2 levels of 255 and the mean difference is below 0.1, and if the "
         "generation text is the same, character for character, apart from the version. An error is met by an error. "
-        "Of other answers the keys are compared. `make parity` writes this page."
+        "Of other answers the keys are compared. Every case is sent behind the request that selects the checkpoint "
+        "which its answer names. `make parity` writes this page."
     )
     yield ""
     yield f"- **{met} of {len(rows)} cases met ({100 * met / max(len(rows), 1):.1f} %)**"

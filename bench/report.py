@@ -26,6 +26,7 @@ def table(found: dict[str, Any]) -> str:
         ("from `darkroom serve` to ready", f"{found['ready_s']:.1f} s"),
         ("from `darkroom serve` to the first picture", f"{found['first_picture_s']:.1f} s"),
         ("`darkroom --help`", f"{found['help_s']:.2f} s"),
+        *found.get("switches", []),
         ("matrix product fp32, bf16", f"{gflops['float32']:.0f}, {gflops['bfloat16']:.0f} GFLOP/s"),
     ]
     lines = ["| measured | median (range) |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), ""]

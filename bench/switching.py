@@ -9,13 +9,19 @@ Without `--checkpoint` a checkpoint of Stable Diffusion 1's size with random wei
 """
 
 import argparse
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from shutil import copy
 from statistics import median
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -28,7 +34,7 @@ from darkroom.nets.adapters import AdapterFile
 from darkroom.nets.checkpoint import UNET, VAE
 from darkroom.nets.libraries import CLIPTextConfig, CLIPTextModel
 from darkroom.nets.merging import Share
-from darkroom.nets.network import Variant
+from darkroom.nets.network import Network, Variant
 from darkroom.nets.precision import choose_dtype
 from darkroom.nets.store import Store
 from darkroom.nets.unet import build_unet
@@ -41,88 +47,132 @@ EARLY, LATE = 5, 50
 """Switches after which resident memory is compared."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switching:
+    """What was measured: bytes, and medians of seconds. `resident` is by number of switches, `threads` the setting."""
+
+    threads: int
+    nbytes: int
+    copy_s: float
+    cold_s: float
+    warm_s: float
+    adapter_nbytes: int
+    adapter_copy_s: float
+    adapter_s: float
+    resident: Mapping[int, int]
+
+    @property
+    def growth(self) -> float:
+        """By which share of itself resident memory grew between the early and the late look."""
+        return self.resident[LATE] / self.resident[EARLY] - 1
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What to print: a name and a figure."""
+        early, late = (f"{self.resident[count] / 1e6:.0f} MB" for count in (EARLY, LATE))
+        return [
+            (f"copying a checkpoint's {self.nbytes / 1e6:.0f} MB in memory", f"{self.copy_s:.3f} s"),
+            ("cold switch to another checkpoint", f"{self.cold_s:.3f} s, {self.cold_s / self.copy_s:.2f} copies"),
+            ("warm switch", f"{1e6 * self.warm_s:.0f} us, {self.warm_s / self.copy_s:.5f} copies"),
+            (f"copying an adapter's {self.adapter_nbytes / 1e6:.0f} MB", f"{self.adapter_copy_s:.3f} s"),
+            ("adapter switch", f"{self.adapter_s:.3f} s, {self.adapter_s / self.adapter_copy_s:.2f} copies"),
+            (f"resident after {EARLY} and {LATE} cold switches", f"{early}, {late}: {100 * self.growth:+.2f} %"),
+        ]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.switching", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, help="a single file; its YAML may lie beside it")
     parser.add_argument("--rounds", type=int, default=7, help="switches of either kind that are timed")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     wanted = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(wanted.threads)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(wanted.checkpoint or write_full_size(Path(folder) / "full.safetensors"), wanted.rounds)
-    for name, value in found.items():
-        print(f"{name:42} {value:10.4g}")
+        found = measure(pair_of(wanted.checkpoint, Path(folder)), wanted.rounds)
+    if wanted.json:
+        print(json.dumps(asdict(found)))
+        return
+    for name, value in found.rows():
+        print(f"{name:50} {value}")
+
+
+def measured_apart(threads: int) -> Switching:
+    """The same in a process of its own, so that nothing else is in its memory."""
+    command = [sys.executable, "-m", "bench.switching", "--json", "--threads", str(threads)]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return Switching(**{**found, "resident": {int(count): size for count, size in found["resident"].items()}})
+
+
+def pair_of(checkpoint: Path | None, folder: Path) -> list[tuple[str, str | None]]:
+    """Two checkpoints alike in the folder, with their YAML if there is one."""
+    first, second = folder / "a.safetensors", folder / "b.safetensors"
+    config = checkpoint.with_suffix(".yaml") if checkpoint else None
+    if checkpoint:
+        copy(checkpoint, first)
+    else:
+        write_full_size(first)
+    copy(first, second)
+    return [(str(path), str(config) if config and config.is_file() else None) for path in (first, second)]
 
 
 @torch.inference_mode()
-def measure(checkpoint: Path, rounds: int) -> dict[str, float]:
-    """All figures by name; times are medians, in units of the copy's."""
-    with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
-        pair = [str(copy(checkpoint, Path(folder) / f"{name}.safetensors")) for name in "ab"]
-        config = checkpoint.with_suffix(".yaml")
-        return switches(pair, str(config) if config.is_file() else None, rounds)
-
-
-def switches(pair: list[str], config: str | None, rounds: int) -> dict[str, float]:
+def measure(pair: Sequence[tuple[str, str | None]], rounds: int) -> Switching:
     """Cold and warm switches between two checkpoints, switches of adapters in one, and memory over time."""
-    store = Store(CPU, choose_dtype("auto", CPU), 1)
-    for name in pair:
-        store.get(name, config)
-    cold = [seconds(lambda name=name: store.get(name, config)) for name in pair * rounds][:rounds]
-    nbytes = store.nbytes
-    memory = resident_after(store, pair, config)
-    store.clear()
-    copying = copy_s(nbytes)
-    roomy = Store(CPU, choose_dtype("auto", CPU), 4 * nbytes)
-    for name in pair:
-        roomy.get(name, config)
-    warm = [seconds(lambda name=name: roomy.get(name, config)) for name in pair * rounds][:rounds]
-    return {
-        "checkpoint in memory, MB": nbytes / 1e6,
-        "copy of as many bytes, s": copying,
-        "cold switch, s": median(cold),
-        "cold switch / copy": median(cold) / copying,
-        "warm switch, s": median(warm),
-        "warm switch / copy": median(warm) / copying,
-        **adapter_switches(roomy, pair[0], config, rounds),
-        **memory,
-    }
+    dtype = choose_dtype("auto", CPU)
+    tight = Store(CPU, dtype, 1)
+    for one in pair:
+        tight.get(*one)
+    cold_s = in_turn(tight.get, pair, rounds)
+    nbytes = tight.nbytes
+    resident = resident_after(tight, pair)
+    tight.clear()
+    roomy = Store(CPU, dtype, 4 * nbytes)
+    for one in pair:
+        roomy.get(*one)
+    warm_s = in_turn(roomy.get, pair, rounds)
+    adapter_nbytes, adapter_s = adapter_switches(roomy.get(*pair[0]), pair[0][0], rounds)
+    roomy.clear()
+    return Switching(
+        threads=torch.get_num_threads(),
+        nbytes=nbytes,
+        copy_s=copy_s(nbytes),
+        cold_s=cold_s,
+        warm_s=warm_s,
+        adapter_nbytes=adapter_nbytes,
+        adapter_copy_s=copy_s(adapter_nbytes),
+        adapter_s=adapter_s,
+        resident=resident,
+    )
 
 
-def adapter_switches(store: Store, name: str, config: str | None, rounds: int) -> dict[str, float]:
-    """Two adapters of every matrix of the denoiser take turns; the bytes are those of the weights that they change."""
-    network = store.get(name, config)
+def in_turn(switch: Callable[..., object], things: Sequence[tuple[Any, ...]], rounds: int) -> float:
+    """The median of seconds that it takes to switch to one thing after the other."""
+    return median(seconds(partial(switch, *things[count % len(things)])) for count in range(rounds))
+
+
+def adapter_switches(network: Network, checkpoint: str, rounds: int) -> tuple[int, float]:
+    """Two adapters of every matrix of the denoiser take turns: the bytes of the weights that change, and seconds."""
     plain = network.nbytes
-    variants = [Variant(unet=(Share(key=key, file=random_adapter(name, key), strength=1.0),)) for key in (1, 2)]
+    shares = [Share(key=seed, file=random_adapter(checkpoint, seed), strength=1.0) for seed in (1, 2)]
 
-    def change(variant: Variant) -> None:
-        network.variant = variant
+    def change(share: Share) -> None:
+        network.variant = Variant(unet=(share,))
         network.merge("denoiser")
 
-    change(variants[0])
-    nbytes = network.nbytes - plain
-    times = [seconds(lambda variant=variant: change(variant)) for variant in (variants[::-1] * rounds)[:rounds]]
-    back = seconds(lambda: change(Variant()))
-    copying = copy_s(nbytes)
-    return {
-        "weights changed by an adapter, MB": nbytes / 1e6,
-        "adapter switch, s": median(times),
-        "adapter switch / copy": median(times) / copying,
-        "taking an adapter out, s": back,
-    }
+    change(shares[1])
+    return network.nbytes - plain, in_turn(change, [(share,) for share in shares], rounds)
 
 
-def resident_after(store: Store, pair: list[str], config: str | None) -> dict[str, float]:
+def resident_after(store: Store, pair: Sequence[tuple[str, str | None]]) -> dict[int, int]:
     """Resident memory after few and after many cold switches."""
     found = {}
     for count in range(1, LATE + 1):
-        store.get(pair[count % 2], config)
+        store.get(*pair[count % 2])
         if count in (EARLY, LATE):
-            found[f"resident after {count} switches, MB"] = resident_bytes() / 1e6
-    early, late = found.values()
-    return {**found, "growth, per cent": 100 * (late / early - 1)}
+            found[count] = resident_bytes()
+    return found
 
 
 def resident_bytes() -> int:
@@ -158,11 +208,10 @@ def random_adapter(checkpoint: str, seed: int) -> AdapterFile:
     return AdapterFile(layers, {})
 
 
-def write_full_size(path: Path) -> Path:
+def write_full_size(path: Path) -> None:
     """A checkpoint of Stable Diffusion 1's shapes in fp16, of random weights."""
     torch.manual_seed(0)
     save_file({name: torch.randn(shape).half() * 0.02 for name, shape in full_size_shapes()}, path)
-    return path
 
 
 def full_size_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -179,7 +228,7 @@ def full_size_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
     levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     vae = build_vae({"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4, **levels})
     with torch.device("meta"):
-        text = CLIPTextModel(CLIPTextConfig())
+        text = CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12))
     behind_attention = {f"output_blocks.{number}.2.conv.weight" for number in (5, 8)}
     unet_name, vae_name = layout.unet_source(behind_attention, 2), layout.vae_source(4)
     for name, value in unet.state_dict().items():

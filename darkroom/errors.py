@@ -15,7 +15,8 @@ allowed
 │   ├── Busy                        429  busy              the queue is full
 │   └── TooManyAttempts             429  too_many_attempts too many wrong passwords from one address
 ├── BadModelFile                    500  bad_model_file    a file in the models folder that cannot be used
-│   └── MissingPart                 422  missing_part      a network that belongs to it lies nowhere
+│   ├── MissingPart                 404  not_installed     a network that belongs to it lies nowhere
+│   └── NoRoom                      507  no_room           the disk has no room for what must be written to use it
 ├── NotANumberError             500  not_a_number      a network's answer is no number in the format it computes in
 ├── OutOfDeviceMemory               503  out_of_memory     one image does not fit the device, even alone
 └── JobFailed                       500  job_failed        a job stopped on an unexpected exception; the log has the
@@ -139,8 +140,15 @@ class BadModelFile(DarkroomError):
 class MissingPart(BadModelFile):
     """A checkpoint that is published without one of its networks, whose own file is nowhere to be found."""
 
-    http_status = 422
-    code = "missing_part"
+    http_status = 404
+    code = "not_installed"
+
+
+class NoRoom(BadModelFile):
+    """A file that cannot be used before there is more room on the disk."""
+
+    http_status = 507
+    code = "no_room"
 
 
 class NotANumberError(DarkroomError):

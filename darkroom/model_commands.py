@@ -98,7 +98,8 @@ def merge_models(  # noqa: PLR0913  every field of a merge is a flag
         config_source=config_source,
         save_metadata=metadata,
     )
-    with _catalogue(settings) as catalogue:
+    # The parents' hashes are computed in turn; the thread that computes all of them would only be in the way.
+    with _catalogue(settings.model_copy(update={"no_hashing": True})) as catalogue:
         order = to_order(wire, catalogue.checkpoints(), catalogue.small.autoencoders())
         info = _merge(order, catalogue, settings)
     typer.echo(info.filename)

@@ -1,12 +1,15 @@
 """Work that is no job of the engine, and that clients can watch and stop like one: merges, descriptions of pictures."""
 
 import time
+from asyncio import Lock
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, Literal
+
+from darkroom.errors import Busy
 
 Kind = Literal["model-merge", "interrogate"]
 """A1111's names for such work."""
@@ -44,16 +47,24 @@ class Chores:
     """The chores of one application, in order of their beginning, and the names of the last that ended."""
 
     def __init__(self) -> None:
+        self.locks: dict[Kind, Lock] = {"model-merge": Lock(), "interrogate": Lock()}
         self.present: list[Chore] = []
         self.ended: deque[str] = deque(maxlen=_REMEMBERED)
 
-    @contextmanager
-    def doing(self, kind: Kind, task_id: str = "") -> Iterator[Chore]:
-        """A chore that is shown for as long as this is entered; when it is left early, the chore is told to stop."""
+    @asynccontextmanager
+    async def doing(self, kind: Kind, task_id: str, most: int) -> AsyncIterator[Chore]:
+        """A chore that is shown for as long as this is entered, and is told to stop when it is left early.
+
+        Of each kind one runs at a time, so that pictures have their turn in between. Raises Busy where `most` wait.
+        """
+        if len(self.present) >= most:
+            raise Busy(f"{len(self.present)} merges and descriptions are waiting already; at most {most} may")
         chore = Chore(kind=kind, task_id=task_id or f"task({kind})", began=time.time())
         self.present.append(chore)
         try:
-            yield chore
+            async with self.locks[kind]:
+                chore.running = True
+                yield chore
         finally:
             chore.stop.set()
             self.present.remove(chore)

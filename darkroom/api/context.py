@@ -1,6 +1,5 @@
 """What the routes of one application share. Knows no route."""
 
-from asyncio import Lock
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -69,7 +68,6 @@ class Context:
     series: list[Series] = field(default_factory=list)
     kept: KeptPictures = field(default_factory=KeptPictures)
     chores: Chores = field(default_factory=Chores)
-    merging: Lock = field(default_factory=Lock)
     workers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WORKERS))
     waiters: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WAITERS))
     fetches: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(FETCHES))

@@ -29,8 +29,7 @@ async def describe(
 ) -> tuple[str, Description]:
     """What a network says of an RGB picture, worded and as it is. Raises MissingNetwork, BadModelFile."""
     engine = context.engine
-    with context.chores.doing("interrogate") as chore:
-        chore.running = True
+    async with context.chores.doing("interrogate", "", context.settings.max_queue):
         if describer == "clip":
             found = await engine.describe(to_pixels(picture), words_question(options))
             return in_words(found, options), found

@@ -187,6 +187,12 @@ def _folders(settings: Settings) -> dict[str, object]:
     found: dict[str, object] = {flag: _shown(settings.models_dir / name) for flag, name in _FOLDERS.items()}
     data = settings.data_dir
     moved = {
+        "lora_dir": settings.lora_dir,
+        "lyco_dir_backcompat": settings.lyco_dir_backcompat,
+        "vae_dir": settings.vae_dir,
+        "embeddings_dir": settings.embeddings_dir,
+        "hypernetwork_dir": settings.hypernetwork_dir,
+        "ckpt": settings.ckpt,
         "esrgan_models_path": settings.esrgan_models_path,
         "realesrgan_models_path": settings.realesrgan_models_path,
         "dat_models_path": settings.dat_models_path,
@@ -202,6 +208,7 @@ def _folders(settings: Settings) -> dict[str, object]:
             "data_dir": _shown(data),
             "models_dir": _shown(settings.models_dir),
             "ckpt_dir": _shown(settings.checkpoint_dir),
+            "no_hashing": settings.no_hashing,
             "ui_settings_file": _shown(settings.options_file),
             "styles_file": [_shown(data / "styles.csv")],
         }

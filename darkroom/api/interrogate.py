@@ -1,6 +1,7 @@
 """`/sdapi/v1/interrogate`: describing a picture in words, by networks on the engine's device, between two batches."""
 
 from functools import partial
+from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -11,7 +12,7 @@ from darkroom.api.descriptions import DESCRIBERS, describe
 from darkroom.api.fetch import with_pictures
 from darkroom.api.jobs.attempt import admit, options_of
 from darkroom.api.models import Interrogate
-from darkroom.api.running import insist, printable
+from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, insist, printable, while_connected
 from darkroom.errors import DarkroomError
 from darkroom.images.codecs import decode_base64
 
@@ -25,8 +26,8 @@ class UnknownDescriber(DarkroomError):
     code = "unknown_name"
 
 
-@router.post("/interrogate", operation_id="interrogateapi_sdapi_v1_interrogate_post")
-async def interrogate(wire: Interrogate, request: Request, context: Shared, response: Response) -> dict[str, str]:
+@router.post("/interrogate", operation_id="interrogateapi_sdapi_v1_interrogate_post", response_model=None)
+async def interrogate(wire: Interrogate, request: Request, context: Shared, response: Response) -> Any:
     """Describe a picture: `clip` as a sentence, `deepdanbooru` as tags. Refused where the network has no file here."""
     wire = await with_pictures(wire, context)
     read = partial(_read, wire.image, context.settings.max_image_pixels)
@@ -36,7 +37,10 @@ async def interrogate(wire: Interrogate, request: Request, context: Shared, resp
         raise UnknownDescriber("Model not found")
     options = options_of(request, context)
     admit(request, options)
-    caption, found = await describe(picture, describer, context, options)
+    try:
+        caption, found = await while_connected(request, describe(picture, describer, context, options))
+    except ClientGoneError:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     insist(context.settings, found.warnings)
     if found.warnings:
         response.headers["X-Darkroom-Warnings"] = printable(found.warnings)

@@ -11,14 +11,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from darkroom.api.checkpoints import closest_checkpoint
-from darkroom.api.chores import Chore
+from darkroom.api.checkpoints import find_checkpoint
 from darkroom.api.context import Context, Shared
 from darkroom.api.jobs.attempt import admit, note_chore
 from darkroom.api.models import Wire
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, while_connected
 from darkroom.coerce import Bool, Float, Object, Text, read_float
-from darkroom.errors import BadRequest, LimitExceeded
+from darkroom.errors import BadRequest, LimitExceeded, UnknownName
 from darkroom.jobs.merging import CONFIG_SOURCES, METHODS, MergeOrder, Notes, NumberFormat, Stage, parents_needed
 from darkroom.jobs.networks import VaeInfo
 from darkroom.jobs.spec import CheckpointInfo
@@ -83,12 +82,10 @@ async def merge(wire: Merge, request: Request, context: Shared) -> dict[str, Any
     order = to_order(wire, context.engine.checkpoints(), context.engine.autoencoders())
     admit(request, context.options.snapshot())
     began = time.monotonic()
-    with context.chores.doing("model-merge", wire.task_id) as chore:
-        try:
-            note_chore(request, chore)
-            info = await while_connected(request, _do(context, order, chore))
-        except ClientGoneError:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+    try:
+        info = await while_connected(request, _do(request, context, order, wire.task_id))
+    except ClientGoneError:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     return {
         "title": info.title,
         "model_name": info.model_name,
@@ -100,14 +97,14 @@ async def merge(wire: Merge, request: Request, context: Shared) -> dict[str, Any
     }
 
 
-async def _do(context: Context, order: MergeOrder, chore: Chore) -> CheckpointInfo:
+async def _do(request: Request, context: Context, order: MergeOrder, task_id: str) -> CheckpointInfo:
     """Wait for the merges before, and merge."""
+    async with context.chores.doing("model-merge", task_id, context.settings.max_queue) as chore:
+        note_chore(request, chore)
 
-    def report(stage: Stage) -> None:
-        chore.move(stage.text, stage.done, stage.total)
+        def report(stage: Stage) -> None:
+            chore.move(stage.text, stage.done, stage.total)
 
-    async with context.merging:
-        chore.running = True
         return await context.engine.merge(order, report, chore.stop)
 
 
@@ -150,7 +147,10 @@ def _choice(field: str, value: str, known: tuple[T, ...]) -> T:
 def _parent(checkpoints: Sequence[CheckpointInfo], field: str, name: str) -> str:
     if not name:
         raise BadRequest(field, name, "the name of a checkpoint: this method needs it")
-    return closest_checkpoint(checkpoints, field, name).key
+    info = find_checkpoint(checkpoints, name)
+    if info is None:
+        raise UnknownName(field, name, [known.title for known in checkpoints])
+    return info.key
 
 
 def _autoencoder(known: Sequence[VaeInfo], name: str) -> str:

@@ -334,9 +334,13 @@ def tiles(wire: Generation, values: OptionValues) -> bool:
 
 @router.get("/loras", operation_id="get_loras_sdapi_v1_loras_get")
 def get_loras(context: Shared) -> list[dict[str, Any]]:
-    """The adapters."""
+    """The adapters. Those with a JSON beside them that says so have `activation_text`, the words that they were trained
+    to answer to, and `preferred_weight`.
+    """
     return [
         {"name": info.name, "alias": info.alias, "path": info.filename, "metadata": dict(info.metadata)}
+        | ({"activation_text": info.activation_text} if info.activation_text else {})
+        | ({"preferred_weight": info.preferred_weight} if info.preferred_weight else {})
         for info in context.engine.adapters()
     ]
 

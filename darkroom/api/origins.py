@@ -93,6 +93,8 @@ def _is_same_site(origin: str, host: str, headers: Headers) -> bool:
 
 def _split(authority: str) -> tuple[str | None, Any]:
     """The name in small letters, and the port; (None, None) for what is neither."""
+    if any(mark in authority for mark in "/?#@\\"):
+        return None, None
     try:
         parts = urlsplit(f"//{authority}")
         name, port = parts.hostname, parts.port

@@ -34,7 +34,7 @@ class Catalogue:
             hashing=self._hashing,
         )
         self._catalog.refresh()
-        self.small = SmallNetworks(settings)
+        self.small = SmallNetworks(settings, self.copies)
 
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         """In the order that clients show them, with the hashes known by now."""

@@ -34,6 +34,7 @@ from darkroom.jobs.spec import CheckpointInfo, Emphasis, JobSpec, Picture
 from darkroom.settings import Settings
 
 if TYPE_CHECKING:
+    from darkroom.engine.describing import Describing
     from darkroom.engine.loop import Loop
     from darkroom.engine.runner import NetworkRunner
 
@@ -117,7 +118,13 @@ class LocalEngine:
     async def describe(self, picture: Picture, question: InWords | InTags) -> Description:
         if self._stopped:
             raise DarkroomError(STOPPED)
-        return await self._ask(lambda: self._get_runner().describe(picture, question))
+        parts = await self._ask(lambda: self._get_runner().describe(picture, question))
+        try:
+            while (found := await self._ask(lambda: _next_part(parts))) is None:
+                pass  # here jobs have their turn
+        finally:
+            self._post(lambda _: parts.close())
+        return found
 
     async def unload(self) -> None:
         if not self._stopped:
@@ -246,6 +253,8 @@ class LocalEngine:
         answer: Future[T] = Future()
 
         def ask() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return  # whoever asked has gone
             try:
                 answer.set_result(question())
             except Exception as error:  # noqa: BLE001 - a question must never take the device thread down with it
@@ -282,3 +291,13 @@ class LocalEngine:
             job.forget_result()
         for job in ended[:-REMEMBERED_JOBS]:
             del self._jobs[job.job_id]
+
+
+def _next_part(parts: Describing) -> Description | None:
+    """Go on with a description; what it says once it is complete. A StopIteration cannot be handed to another thread."""
+    try:
+        next(parts)
+    except StopIteration as end:
+        found: Description = end.value
+        return found
+    return None

@@ -25,12 +25,14 @@ from darkroom.jobs.spec import CheckpointInfo
 from darkroom.nets.containers import container_of
 from darkroom.nets.merger import Kind, Mix, Parents, Part, block_names, plan
 from darkroom.nets.patterns import names_with
-from darkroom.nets.tensorfile import TensorFile, write_tensors
+from darkroom.nets.tensorfile import Source, TensorFile, write_tensors
+from darkroom.nets.tensorfolder import TensorFolder
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
 MAX_NAME_BYTES = 200
+_YAMLS = (".yaml", ".yml")
 _SPARE_BYTES = 64 << 20
 _FORMATS: Mapping[NumberFormat, torch.dtype] = {
     "fp32": torch.float32,
@@ -109,11 +111,11 @@ def _get(field: str, key: str, catalogue: Catalogue) -> CheckpointInfo:
 def _open(order: MergeOrder, infos: Sequence[CheckpointInfo], catalogue: Catalogue, files: ExitStack) -> Parents:
     """Open what is merged, for as long as `files` are. Raises BadRequest for a file that cannot be used."""
 
-    def opened(field: str, filename: str) -> TensorFile:
+    def opened(field: str, filename: str) -> Source:
         path = Path(filename)
         try:
             if path.is_dir():
-                raise BadRequest(field, path.name, "a single file: folders in diffusers' layout are not merged")
+                return files.enter_context(TensorFolder(path))
             whole = path if container_of(path) == "safetensors" else catalogue.copies.get(path)
             return files.enter_context(TensorFile(whole, path.name))
         except BadModelFile as error:
@@ -125,7 +127,7 @@ def _open(order: MergeOrder, infos: Sequence[CheckpointInfo], catalogue: Catalog
     return Parents(a=a, b=b, c=c, vae=vae)
 
 
-def _multipliers(order: MergeOrder, a: TensorFile) -> tuple[float, tuple[float, ...]]:
+def _multipliers(order: MergeOrder, a: Source) -> tuple[float, tuple[float, ...]]:
     """The multiplier of everything but blocks, and those of the blocks."""
     given, blocks = order.block_weights, block_names(a.forms)
     return (given[0], given[1:]) if blocks and len(given) == len(blocks) + 1 else (order.multiplier, given)
@@ -148,11 +150,7 @@ def _target(order: MergeOrder, infos: Sequence[CheckpointInfo], kind: Kind, fold
     if order.block_weights and not order.name:
         name += " by blocks"
     name += "" if kind == "none" else f".{kind}"
-    wrong = any(sign in name for sign in '/\\:*?"<>|') or not name.isprintable() or name.strip(" .") != name
-    wrong = wrong or name.lower().endswith(".vae")  # by such a name files are autoencoders
-    if wrong or len(name.encode()) > MAX_NAME_BYTES:
-        allowed = f'a file name without its ending, at most {MAX_NAME_BYTES} bytes long, none of / \\ : * ? " < > |'
-        raise BadRequest("name", name, allowed)
+    _check_name(name)
     target = folder.absolute() / (name + SUFFIX)
     if any(target.resolve() == Path(info.filename).resolve() for info in infos):
         raise NameTaken("name", target.name, "another name: it is one of the checkpoints that are merged")
@@ -160,6 +158,19 @@ def _target(order: MergeOrder, infos: Sequence[CheckpointInfo], kind: Kind, fold
     if taken and not order.overwrite:
         raise NameTaken("name", taken[0], "a name that is not taken yet, or overwrite")
     return target
+
+
+def _check_name(name: str) -> None:
+    """Raise BadRequest for what is no name of a file in the folder, on any system, or is an autoencoder's."""
+    if (
+        any(sign in name for sign in '/\\:*?"<>|')
+        or not name.isprintable()
+        or name.strip(" .") != name
+        or name.lower().endswith(".vae")
+        or len(name.encode()) > MAX_NAME_BYTES
+    ):
+        wanted = f"a file name without its ending, of at most {MAX_NAME_BYTES} bytes"
+        raise BadRequest("name", name, f"{wanted}, not ending in .vae, without / \\ : * ? < > | and quotes")
 
 
 def _check_room(parts: Sequence[Part], folder: Path) -> None:
@@ -255,7 +266,7 @@ def _decoded(text: str | None) -> object:
 def _config(order: MergeOrder, infos: Sequence[CheckpointInfo]) -> Path | None:
     """The YAML that goes beside the result: the first one beside the parents that may give it."""
     asked = {"A, B or C": slice(3), "B": slice(1, 2), "C": slice(2, 3), "Don't": slice(0)}[order.config_source]
-    return next((Path(info.config) for info in infos[asked] if info.config), None)
+    return next((Path(info.config) for info in infos[asked] if info.config and info.config.endswith(_YAMLS)), None)
 
 
 def _caption(order: MergeOrder) -> str:

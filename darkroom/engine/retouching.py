@@ -4,8 +4,7 @@ A piece is one evaluation: between two of them other jobs get their turn, and an
 and networks; knows no latents. Owned by the device thread alone.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -25,10 +24,8 @@ from darkroom.jobs.spec import FaceRestoration, Picture
 from darkroom.nets.faces.alignment import cut_out, lay_back, transform_of
 from darkroom.nets.faces.detection import FaceDetector
 from darkroom.nets.faces.restorer import load_restorer, restore
+from darkroom.nets.store import Store
 from darkroom.nets.upscalers.network import PictureNetwork, load_network
-
-KEPT = 3
-"""Networks that stay loaded: two upscalers and a face restorer."""
 
 ROOM = 4
 """How many times the largest picture that is taken in an upscaler may make on its way: it is reduced again after."""
@@ -40,16 +37,22 @@ Load = Callable[[Path, torch.device, torch.dtype], PictureNetwork]
 
 
 class Retouching:
-    """The networks of finished pictures, the least recently used dropped first."""
+    """The networks of finished pictures, which the store keeps beside all others."""
 
     def __init__(
-        self, networks: PictureNetworks, device: torch.device, dtype: torch.dtype, *, max_picture_pixels: int
+        self,
+        networks: PictureNetworks,
+        store: Store,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        max_picture_pixels: int,
     ) -> None:
         self._networks = networks
+        self._store = store
         self._device = device
         self._dtype = dtype
         self._max_pixels = ROOM * max_picture_pixels
-        self._loaded: OrderedDict[tuple[str, int, int], PictureNetwork] = OrderedDict()
 
     def expanded(self, program: Program) -> Program:
         """The program with what it asks about whole pictures asked in pieces."""
@@ -150,7 +153,7 @@ class Retouching:
             )
             drawn = lay_back(drawn, before, after, transform)
         if restoration.unload:
-            self._forget(info.filename)
+            self._store.drop(_key(info.filename))
         return np.concatenate([drawn, picture[..., 3:]], axis=-1)
 
     @cached_property
@@ -167,14 +170,6 @@ class Retouching:
         # A1111: networks are shown blue first, which they were not trained on.
         blue_first = self._info(op.upscaler).family != "Darkroom"
         return self._upscaler(op.upscaler).enlarge(op.picture, blue_first=blue_first)
-
-    def clear(self) -> None:
-        """Drop all networks."""
-        self._loaded.clear()
-
-    def _forget(self, filename: str) -> None:
-        for key in [key for key in self._loaded if key[0] == filename]:
-            del self._loaded[key]
 
     def _info(self, name: str) -> UpscalerInfo:
         info = self._networks.find_upscaler(name)
@@ -196,11 +191,9 @@ class Retouching:
         return self._load(info.filename, load_restorer)
 
     def _load(self, filename: str, load: Load) -> PictureNetwork:
-        path = Path(filename)
-        stat = path.stat()
-        key = (filename, stat.st_size, stat.st_mtime_ns)
-        found = self._loaded.pop(key, None) or load(path, self._device, self._dtype)
-        self._loaded[key] = found
-        while len(self._loaded) > KEPT:
-            self._loaded.popitem(last=False)
-        return found
+        return self._store.keep(_key(filename), filename, lambda: load(Path(filename), self._device, self._dtype))
+
+
+def _key(filename: str) -> Hashable:
+    """What a network is kept under."""
+    return "picture network", filename

@@ -16,13 +16,13 @@ from torch import Tensor
 from darkroom.engine.allocator import return_freed_memory
 from darkroom.engine.catalogue import Catalogue
 from darkroom.engine.client import DeviceMemory, PreviewMethod
-from darkroom.engine.describing import Describers
+from darkroom.engine.describing import Describers, Describing
 from darkroom.engine.presence import Presence
 from darkroom.engine.retouching import Retouching
 from darkroom.engine.variants import Variants, glossary_of
 from darkroom.errors import BadRequest, OutOfDeviceMemory
 from darkroom.jobs.conditioning import numbers_beside
-from darkroom.jobs.describing import Description, InTags, InWords
+from darkroom.jobs.describing import InTags, InWords
 from darkroom.jobs.image_conditioning import as_pixels
 from darkroom.jobs.ops import (
     Answer,
@@ -41,7 +41,7 @@ from darkroom.jobs.ops import (
 from darkroom.jobs.programs import program
 from darkroom.jobs.retouching import RetouchSpec, Spec
 from darkroom.jobs.spec import Model, Picture, SdxlOptions
-from darkroom.nets.depth import DepthNetwork, find_depth_file, load_depth
+from darkroom.nets.depth import find_depth_file, load_depth
 from darkroom.nets.network import Network
 from darkroom.nets.placement import Tier, Turns
 from darkroom.nets.precision import choose_formats
@@ -95,11 +95,10 @@ class NetworkRunner:
         self._texts: WeakKeyDictionary[Network, OrderedDict[Hashable, list[Cond]]] = WeakKeyDictionary()
         self._previewer = Previewer(settings.models_dir, self._device)
         self._depth_folder = settings.models_dir / "midas"
-        self._depth: DepthNetwork | None = None
         self._describers = Describers(settings.models_dir, self._device, half=settings.precision != "fp32")
         limit = settings.max_image_pixels
         self._retouching = Retouching(
-            catalogue.small.pictures, self._device, formats.denoiser, max_picture_pixels=limit
+            catalogue.small.pictures, self._store, self._device, formats.denoiser, max_picture_pixels=limit
         )
 
     @contextmanager
@@ -170,13 +169,12 @@ class NetworkRunner:
         return self._previewer.get_decoder(model.decoder, network.latent_channels, network.scale)
 
     def _estimate_depth(self, op: EstimateDepth) -> Tensor:
-        if self._depth is None:
-            path = find_depth_file(self._depth_folder)
-            if path is None:
-                wanted = f"it sees by depth: put the weights of Intel/dpt-hybrid-midas into {self._depth_folder}"
-                raise BadRequest("sd_model_checkpoint", op.model.checkpoint, wanted)
-            self._depth = load_depth(path, self._device)
-        return self._depth.estimate(op.picture)
+        path = find_depth_file(self._depth_folder)
+        if path is None:
+            wanted = f"it sees by depth: put the weights of Intel/dpt-hybrid-midas into {self._depth_folder}"
+            raise BadRequest("sd_model_checkpoint", op.model.checkpoint, wanted)
+        network = self._store.keep(("depth", str(path)), str(path), lambda: load_depth(path, self._device))
+        return network.estimate(op.picture)
 
     def _encode_text(self, network: Network, op: EncodeText) -> list[Cond]:
         texts = self._texts.setdefault(network, OrderedDict())
@@ -221,9 +219,7 @@ class NetworkRunner:
 
     def unload(self) -> None:
         """Drop every network and give its memory back to the device."""
-        self._depth = None
         self._describers.clear()
-        self._retouching.clear()
         self._store.clear()
         self._return_memory()
 
@@ -240,10 +236,10 @@ class NetworkRunner:
         else:
             return_freed_memory()
 
-    def describe(self, picture: Picture, question: InWords | InTags) -> Description:
-        """Say what is in a picture. Raises MissingNetwork, BadModelFile, OutOfDeviceMemory."""
+    def describe(self, picture: Picture, question: InWords | InTags) -> Describing:
+        """Say what is in a picture, part by part. Raises MissingNetwork, BadModelFile, OutOfDeviceMemory."""
         try:
-            return self._describers.describe(picture, question)
+            return (yield from self._describers.describe(picture, question))
         except torch.OutOfMemoryError as error:
             raise OutOfDeviceMemory("the device has too little memory to describe a picture") from error
 

@@ -4,6 +4,7 @@ but those of embeddings, which are read to learn their size.
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
@@ -21,6 +22,7 @@ from darkroom.jobs.networks import (
 from darkroom.jobs.spec import Emphasis
 from darkroom.nets import shelves
 from darkroom.nets.catalog import Hashes
+from darkroom.nets.conversion import Copies
 from darkroom.nets.hashing import Hasher
 from darkroom.nets.shelves import SmallFile
 from darkroom.nets.tokenizer import ClipTokenizer
@@ -30,12 +32,16 @@ from darkroom.settings import Settings
 
 log = logging.getLogger(__name__)
 
+READ_AT_ONCE = 4
+
 
 class SmallNetworks:
     """What the settings' folders hold, as of the last look. Thread-safe; embeddings are read when first asked for."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, copies: Copies | None = None) -> None:
+        """`copies` keep what pickled embeddings are turned into."""
         self._settings = settings
+        self._copies = copies
         self._hashes = Hashes(settings.data_dir / "small-hashes.json")
         self._hasher = Hasher(lambda path, offset: self._hashes.get(path, offset=offset))
         self._lock = RLock()
@@ -90,6 +96,8 @@ class SmallNetworks:
     def vae_hash(self, name: str) -> str | None:
         """Ten digits of an autoencoder's SHA-256; None while it is being computed, and if the file cannot be read."""
         file = next((file for file in self._vaes if file.name == name), None)
+        if self._settings.no_hashing:
+            return None
         try:
             digits = self._hasher.find(Path(file.filename)) if file else None
             return digits[:10] if digits else None
@@ -144,11 +152,13 @@ class SmallNetworks:
 
     def _read_embeddings(self) -> None:
         """Read the files that are new or have changed."""
-        known = self._embeddings
-        self._embeddings = {
-            file.state: known[file.state] if file.state in known else self._describe(file)
-            for file in shelves.embeddings(self._settings.embedding_folders, hidden=self._hidden)
-        }
+        found = shelves.embeddings(self._settings.embedding_folders, hidden=self._hidden)
+        new = [file for file in found if file.state not in self._embeddings]
+        # Several at once, as pickled ones are read by processes of their own.
+        with ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="embeddings") as pool:
+            read = dict(zip((file.state for file in new), pool.map(self._describe, new), strict=True))
+        known = self._embeddings | read
+        self._embeddings = {file.state: known[file.state] for file in found}
 
     def _describe(self, file: SmallFile) -> EmbeddingInfo | None:
         # torch comes in with it: by the time that somebody asks for embeddings the device thread has loaded it anyway.
@@ -156,7 +166,7 @@ class SmallNetworks:
 
         path = Path(file.filename)
         try:
-            embedding = read_embedding(path)
+            embedding = read_embedding(path, self._copies)
             digits = self._hashes.get(path)
         except (BadModelFile, OSError) as error:
             log.warning("%s: left out: %s", path, error)
@@ -176,7 +186,15 @@ class SmallNetworks:
 
 
 def _adapter(file: SmallFile) -> AdapterInfo:
-    return AdapterInfo(name=file.name, alias=file.alias, filename=file.filename, metadata=file.metadata)
+    text, weight = file.wishes.get("activation text"), file.wishes.get("preferred weight")
+    return AdapterInfo(
+        name=file.name,
+        alias=file.alias,
+        filename=file.filename,
+        metadata=file.metadata,
+        activation_text=text if isinstance(text, str) else "",
+        preferred_weight=float(weight) if isinstance(weight, int | float) else 0.0,
+    )
 
 
 def _modified(folder: Path) -> int:

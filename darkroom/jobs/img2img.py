@@ -77,7 +77,7 @@ def seen_beside(
     spec: JobSpec, init: InitImage, picture: Picture, device: torch.device
 ) -> Generator[Op, Answer, Tensor | None]:
     """What the checkpoint sees beside the latent `[C', H/8, W/8]`; None for most checkpoints."""
-    covered = None if init.mask is None else torch.from_numpy(init.mask).to(device).float() / 255
+    covered = None if init.mask is None else torch.tensor(init.mask, device=device).float() / 255
     if covered is not None and spec.traits.family == "sdxl":
         covered = covered.round()  # A1111: also where the sampler's mask keeps its grey levels
     image = yield from picture_conditioning(spec.model, as_pixels(picture, device), covered, spec.mask_weight)

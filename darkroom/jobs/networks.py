@@ -7,12 +7,18 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterInfo:
-    """A file of the LoRA family. `name` is its key; `alias` another name for it, from its metadata."""
+    """A file of the LoRA family. `name` is its key; `alias` another name for it, from its metadata.
+
+    `activation_text` are the words that it was trained to answer to, `preferred_weight` the strength that it is liked
+    at; both are told by the JSON beside the file, which web pages write.
+    """
 
     name: str
     alias: str
     filename: str
     metadata: Mapping[str, Any]
+    activation_text: str = ""
+    preferred_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

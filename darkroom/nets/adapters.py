@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from darkroom.errors import BadModelFile
-from darkroom.nets import adapter_names
+from darkroom.nets import adapter_names, adapter_notes
 from darkroom.nets.embeddings import Embedding, make_embedding
 from darkroom.nets.pickles import read_tensors
 
@@ -73,10 +73,20 @@ def read_adapter(path: Path) -> AdapterFile:
     unknown = [name for name, parts in layers.items() if _find_kind(parts) is None]
     if unknown:
         raise BadModelFile(f"{path.name}: {len(unknown)} layers are of no known kind, such as {unknown[0]}")
+    _scale_by_notes(layers, adapter_notes.read_notes(path))
     try:
         return AdapterFile(layers, {name: make_embedding(content) for name, content in bundled.items()})
     except (ValueError, TypeError, KeyError) as error:
         raise BadModelFile(f"{path.name}: an embedding in it cannot be read: {error}") from error
+
+
+def _scale_by_notes(layers: Mapping[str, dict[str, Tensor]], notes: Mapping[str, Any]) -> None:
+    """Give the layers their scales that have none of their own but in the file's notes."""
+    for name, parts in layers.items() if notes else ():
+        if "lora_A.weight" in parts and not {"alpha", "scale"} & parts.keys():
+            scale = adapter_notes.scale_of(notes, name, len(parts["lora_A.weight"]))
+            if scale is not None:
+                parts["scale"] = torch.tensor(scale)
 
 
 def _bundle(bundled: dict[str, dict[str, Any]], key: str, tensor: Tensor) -> None:

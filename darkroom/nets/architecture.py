@@ -65,7 +65,6 @@ _ARCHITECTURES: Iterable[tuple[str, Callable[[Shapes], bool]]] = (
     ("sdxl", _has("conditioner.embedders.1.model.ln_final.weight")),
     ("refiner", lambda shapes: _OPEN_CLIP_ALONE in shapes and _UNET + "label_emb.0.0.weight" in shapes),
     ("Stable Diffusion 2 unclip", _has("embedder.model.ln_final.weight")),
-    ("Stable Diffusion 2 depth", _starts("depth_model.")),
     ("sd2", lambda shapes: _OPEN_CLIP_H in shapes or _OPEN_CLIP_ALONE in shapes),
     ("AltDiffusion", _starts("cond_stage_model.roberta.")),
     (

@@ -7,6 +7,7 @@ is not in the file is looked for in the folders of text encoders and autoencoder
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from darkroom.nets.checkpoint import Checkpoint
 from darkroom.nets.config import ModelConfig
 from darkroom.nets.layout import Shapes
 from darkroom.nets.libraries import AutoencoderKL, CLIPTextConfig, CLIPTextModel, T5EncoderModel
+from darkroom.nets.opening import open_checkpoint
 from darkroom.nets.tokenizer import BOS, EOS
 from darkroom.nets.vae import build_vae
 
@@ -28,8 +30,8 @@ SUFFIX = ".safetensors"
 class Kind:
     """One network of a model: what people call it, and a tensor by which a file is known to hold it.
 
-    `inside` are the prefixes under which it lies in checkpoints, `stems` how the names of its own file begin, the best
-    first, `home` the folder for it.
+    `channels` are that tensor's inputs, where networks of one kind differ by them. `inside` are the prefixes under
+    which it lies in checkpoints, `stems` how the names of its own file begin, the best first, `home` the folder for it.
     """
 
     title: str
@@ -37,11 +39,25 @@ class Kind:
     inside: tuple[str, ...]
     stems: tuple[str, ...]
     home: str = "text_encoder"
+    channels: int | None = None
 
     def find_prefix(self, shapes: Shapes, *, alone: bool = False) -> str | None:
         """Under which prefix a checkpoint, or a file of its own, holds this network."""
         prefixes = (*self.inside, "") if alone else self.inside
-        return next((prefix for prefix in prefixes if prefix + self.mark in shapes), None)
+        return next((prefix for prefix in prefixes if self._fits(shapes.get(prefix + self.mark))), None)
+
+    def rank(self, path: Path) -> int | None:
+        """How well a file's name says that it is this network's, 0 best; None if it does not."""
+        name = path.stem.lower()
+        return next((rank for rank, stem in enumerate(self.stems) if _begins(name, stem)), None)
+
+    def _fits(self, shape: tuple[int, ...] | None) -> bool:
+        return shape is not None and (self.channels is None or shape[1:2] == (self.channels,))
+
+
+def _begins(name: str, stem: str) -> bool:
+    """Whether a name begins with these words, not merely with these letters."""
+    return name.startswith(stem) and not name[len(stem) : len(stem) + 1].isalnum()
 
 
 _CLIP = "text_model.embeddings.token_embedding.weight"
@@ -64,8 +80,18 @@ T5 = Kind(
     inside=("text_encoders.t5xxl.transformer.",),
     stems=("t5xxl_fp16", "t5xxl_bf16", "t5xxl", "t5-v1_1-xxl", "t5_xxl"),
 )
-VAE_INSIDE = ("first_stage_model.", "vae.")
-VAE_MARK = "decoder.conv_in.weight"
+
+
+def autoencoder(*stems: str) -> Kind:
+    """An autoencoder of 16 channels whose own file has one of these names."""
+    return Kind(
+        title="autoencoder",
+        mark="decoder.conv_in.weight",
+        inside=("first_stage_model.", "vae."),
+        stems=stems,
+        home="VAE",
+        channels=16,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +107,8 @@ def find_place(kind: Kind, checkpoint: Checkpoint, folders: Sequence[Path]) -> P
     prefix = kind.find_prefix(checkpoint.shapes)
     if prefix is not None:
         return Place(checkpoint.path, prefix)
-    for path in _candidates(kind, (*folders, checkpoint.path.parent)):
+    beside = checkpoint.path.parent.glob("*")
+    for path in _candidates(kind, chain(*(sorted(folder.rglob("*")) for folder in folders), sorted(beside))):
         with Checkpoint(path) as file:
             prefix = kind.find_prefix(file.shapes, alone=True)
         if prefix is not None and path != checkpoint.path:
@@ -99,16 +126,11 @@ def get_place(kind: Kind, checkpoint: Checkpoint, folders: Sequence[Path]) -> Pl
     return place
 
 
-def _candidates(kind: Kind, folders: Iterable[Path]) -> list[Path]:
-    """Files that are called like this network, those with the best names first."""
-    found = (path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix.lower() == SUFFIX)
-    ranked = [(rank, path) for path in found if (rank := _rank(kind, path)) is not None]
+def _candidates(kind: Kind, paths: Iterable[Path]) -> list[Path]:
+    """The files that are called like this network, those with the best names first."""
+    named = [path for path in paths if path.suffix.lower() == SUFFIX and path.is_file()]
+    ranked = [(rank, path) for path in named if (rank := kind.rank(path)) is not None]
     return [path for _, path in sorted(ranked, key=lambda pair: pair[0])]
-
-
-def _rank(kind: Kind, path: Path) -> int | None:
-    name = path.stem.lower()
-    return next((rank for rank, stem in enumerate(kind.stems) if name.startswith(stem)), None)
 
 
 @contextmanager
@@ -117,7 +139,7 @@ def opened(place: Place, checkpoint: Checkpoint) -> Iterator[Checkpoint]:
     if place.path == checkpoint.path:
         yield checkpoint
         return
-    with Checkpoint(place.path) as file:
+    with open_checkpoint(place.path) as file:
         file.vae_dtype, file.eight_bits = checkpoint.vae_dtype, checkpoint.eight_bits
         yield file
 
@@ -170,9 +192,10 @@ def read_t5(checkpoint: Checkpoint, place: Place, device: torch.device, dtype: t
     return model
 
 
-def read_t5_later(place: Place, device: torch.device, dtype: torch.dtype) -> T5EncoderModel:
+def read_t5_later(place: Place, dtype: torch.dtype, device: torch.device, *, eight_bits: bool) -> T5EncoderModel:
     """T5's encoder from a file that is no longer open. Raises BadModelFile."""
-    with Checkpoint(place.path) as file:
+    with open_checkpoint(place.path) as file:
+        file.eight_bits = eight_bits
         return read_t5(file, place, device, dtype)
 
 

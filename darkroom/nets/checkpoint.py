@@ -22,12 +22,13 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 
-# What training leaves in a file and no picture needs: schedules, averages, losses, optimiser state, unused heads.
+# What training leaves in a file and no picture needs: schedules, averages, losses, optimiser state, unused heads. And a
+# depth model's own estimator: depth is estimated by one that has a file of its own.
 _IGNORABLE = re.compile(
     r"(betas|logvar|lvlb_weights|global_step|scale_factor|(sqrt_|log_|posterior_|alphas_)\w*"
     r"|(.*\.)?model_ema\..*|.*\.position_ids|first_stage_model\.loss\..*"
     r"|cond_stage_model\.(.*\.)?(logit_scale|text_projection(\.weight)?)"
-    r"|conditioner\..*\.(logit_scale|text_projection)"
+    r"|depth_model\..*|conditioner\..*\.(logit_scale|text_projection)"
     r"|text_encoders\..*\.(logit_scale|spiece_model|encoder\.embed_tokens\.weight)|(.*\.)?(scaled_fp8|scale_input)"
     r"|text_encoders\.clip_l\.(transformer\.)?text_projection(\.weight)?"
     r"|(optimizer|optimizer_states|lr_schedulers|callbacks|loops|denoiser)\..*)"

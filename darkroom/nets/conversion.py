@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from darkroom.errors import BadModelFile
+from darkroom.errors import BadModelFile, NoRoom
 from darkroom.nets.folders import state_of
 from darkroom.nets.headers import MAX_HEADER_BYTES
 
@@ -36,6 +36,8 @@ MAX_DESCRIPTIONS = 4096
 
 _SUFFIX = ".safetensors"
 _STALE_S = 86_400
+_LARGE_BYTES = 64 << 20
+"""From here on room is made for a copy; smaller ones take part in that without asking for it."""
 
 
 def convert(path: Path, target: IO[bytes], max_bytes: int) -> None:
@@ -99,19 +101,20 @@ class Copies:
 
     def get(self, path: Path) -> Path:
         """The copy of a pickled file, made now if there is none. Raises BadModelFile."""
-        with self._lock:
+        try:
             copy = self._folder / f"{self._digest(path)}{_SUFFIX}"
-            try:
-                if copy.is_file():
-                    os.utime(copy)
-                    return copy
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._make_room(path)
+            if copy.is_file():
+                os.utime(copy)
+                return copy
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if path.stat().st_size >= _LARGE_BYTES:
                 logger.info("%s: copied as safetensors to %s", path.name, copy)
-                make_copy(path, copy)
-            except OSError as error:
-                raise BadModelFile(f"{path.name}: no copy of it can be written: {error}") from error
-            return copy
+                with self._lock:
+                    self._make_room(path)
+            make_copy(path, copy)
+        except OSError as error:
+            raise BadModelFile(f"{path.name}: no copy of it can be written: {error}") from error
+        return copy
 
     def describe(self, path: Path) -> dict[str, Any]:
         """The safetensors header that a pickled file would have, kept until the file changes. Raises BadModelFile."""
@@ -140,7 +143,7 @@ class Copies:
             logger.warning("%s: what it says of a pickled file is not kept: %s", kept, error)
 
     def _make_room(self, path: Path) -> None:
-        """Drop what is older until a copy as large as the file fits. Raises BadModelFile if the disk is full."""
+        """Drop what is older until a copy as large as the file fits. Raises NoRoom if the disk is full."""
         coming_bytes = path.stat().st_size
         for part in self._folder.glob("*.part"):
             if part.stat().st_mtime < time.time() - _STALE_S:
@@ -154,7 +157,7 @@ class Copies:
             copy.unlink(missing_ok=True)
         free = shutil.disk_usage(self._folder).free
         if free < coming_bytes:
-            raise BadModelFile(
+            raise NoRoom(
                 f"{path.name}: its safetensors copy takes about {coming_bytes} bytes in {self._folder}, and {free} are"
                 " free"
             )
@@ -173,7 +176,7 @@ def _find_kept(kept: Path) -> dict[str, Any] | None:
 
 def make_copy(path: Path, copy: Path) -> None:
     """Write a pickled file's safetensors copy, all of it or nothing. Raises BadModelFile, OSError."""
-    part = copy.with_name(f"{copy.name}.{os.getpid()}.part")
+    part = copy.with_name(f"{copy.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         with part.open("xb") as target:
             convert(path, target, 2 * path.stat().st_size + (1 << 20))

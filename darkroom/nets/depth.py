@@ -32,6 +32,11 @@ class DepthNetwork:
     def __init__(self, model: DPTForDepthEstimation) -> None:
         self._model = model
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        return sum(weight.nbytes for weight in self._model.parameters())
+
     @torch.inference_mode()
     def estimate(self, pixels: Tensor) -> Tensor:
         """Inverse depth `[1, 384, 384]`, larger is nearer, of pixels `[3, H, W]` in -1..1."""
@@ -44,7 +49,8 @@ def load_depth(path: Path, device: torch.device) -> DepthNetwork:
     """Load the network. Raises BadModelFile if the file is another's or damaged."""
     config = DPTConfig(is_hybrid=True, reassemble_factors=[1, 1, 1, 0.5], neck_hidden_sizes=[256, 512, 768, 768])
     try:
-        weights = load_file(path)
+        # Copies: mapped pages would change, or vanish, with the file.
+        weights = {name: value.clone() for name, value in load_file(path).items()}
         with torch.device("meta"):
             model = DPTForDepthEstimation(config)
         # The file may hold heads that are not used here.

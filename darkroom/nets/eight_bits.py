@@ -18,7 +18,8 @@ Held = nn.Linear | nn.Conv2d
 def held_in_eight_bits(module: nn.Module) -> Iterator[str]:
     """The names of the weights that may be held so: those of matrices and convolutions, which are nearly all."""
     for name, layer in module.named_modules():
-        if isinstance(layer, Held):
+        # T5 has what it applies this layer to put into the format of its weight.
+        if isinstance(layer, Held) and not name.endswith("DenseReluDense.wo"):
             yield f"{name}.weight" if name else "weight"
 
 

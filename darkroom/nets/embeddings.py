@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from darkroom.errors import BadModelFile
+from darkroom.nets.conversion import Copies
 from darkroom.nets.pickles import read_tensors
 from darkroom.nets.shelves import PICTURES
 
@@ -52,10 +53,14 @@ class Embedding:
         return self.table.shape[1]
 
 
-def read_embedding(path: Path) -> Embedding | None:
-    """Read one file; None for a picture that holds no embedding. Raises BadModelFile."""
+def read_embedding(path: Path, copies: Copies | None = None) -> Embedding | None:
+    """Read one file; None for a picture that holds no embedding. Raises BadModelFile.
+
+    `copies` keep what pickled ones are turned into.
+    """
     try:
-        content = _from_picture(path) if path.suffix.lower() in PICTURES else read_tensors(path, MAX_BYTES)
+        picture = path.suffix.lower() in PICTURES
+        content = _from_picture(path) if picture else read_tensors(path, MAX_BYTES, copies)
         embedding = make_embedding(content) if content is not None else None
     except (OSError, ValueError, TypeError, KeyError, LookupError, RecursionError, zlib.error) as error:
         raise BadModelFile(f"{path.name}: not an embedding: {error}") from error

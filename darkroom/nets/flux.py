@@ -10,18 +10,7 @@ from torch import Tensor, nn
 
 from darkroom.errors import BadModelFile
 from darkroom.nets import t5
-from darkroom.nets.assembly import (
-    CLIP_L,
-    T5,
-    VAE_INSIDE,
-    VAE_MARK,
-    Kind,
-    PooledClip,
-    get_place,
-    read_clip,
-    read_t5,
-    read_vae,
-)
+from darkroom.nets.assembly import CLIP_L, T5, PooledClip, autoencoder, get_place, read_clip, read_t5, read_vae
 from darkroom.nets.checkpoint import UNET, Checkpoint
 from darkroom.nets.config import ModelConfig
 from darkroom.nets.flux_layout import flux_sizes, flux_source
@@ -36,9 +25,7 @@ from darkroom.nets.text import Asked, Encoded, Text, batches, emphasise
 from darkroom.nets.tokenizer import ClipTokenizer
 from darkroom.nets.transformer_places import denoiser_places, t5_places
 
-VAE = Kind(
-    title="autoencoder", mark=VAE_MARK, inside=VAE_INSIDE, stems=("ae", "flux_vae", "flux-vae", "flux1"), home="VAE"
-)
+VAE = autoencoder("ae", "flux_vae", "flux-vae")
 
 GUIDANCE = 3.5
 """What the guided one is told where nobody says how much of the prompt it should show."""

@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from darkroom.errors import BadModelFile
-from darkroom.nets import layout, open_clip_layout
+from darkroom.nets import flux_layout, layout, open_clip_layout, sd3_layout
 from darkroom.nets.folder_config import INDEX, read_json
 from darkroom.nets.headers import read_header
 from darkroom.nets.layout import Part, Source
@@ -130,12 +131,47 @@ def _complete(found: dict[str, list[Piece]]) -> None:
 def _networks(folder: Path) -> Iterator[tuple[str, Callable[[Mapping[str, Stored]], Source]]]:
     """The subfolders with networks that are used, and what makes their tensors' names."""
     parts = {path.name for path in folder.iterdir() if path.is_dir()}
+    if "transformer" in parts:
+        yield from _transformers(folder, parts)
+        return
     if "unet" not in parts or not parts & {"text_encoder", "text_encoder_2"}:
         raise ValueError("it has no unet or no text encoder")
     config = read_json(folder / "unet" / "config.json")
     yield "unet", lambda stored: _unet_names(stored, config)
     yield "vae", _vae_names
     yield from _texts(parts)
+
+
+def _transformers(folder: Path, parts: set[str]) -> Iterator[tuple[str, Callable[[Mapping[str, Stored]], Source]]]:
+    """Of Stable Diffusion 3 and FLUX.1. Their text encoders are called alike in both layouts; the largest may lack."""
+    config = read_json(folder / "transformer" / "config.json")
+    kind = str(config.get("_class_name"))
+    if kind not in _DENOISERS:
+        raise ValueError(f"its transformer is {kind[:60]!r}, which is not known")
+    source, texts = _DENOISERS[kind]
+    placed = sd3_layout.under("model.diffusion_model.", source(config))
+    yield "transformer", lambda _: placed
+    yield "vae", _vae_names
+    for part, text in texts.items():
+        if part in parts:
+            yield part, _text_names(f"text_encoders.{text}.transformer.")
+
+
+_DENOISERS: Mapping[str, tuple[Callable[[Mapping[str, Any]], Source], Mapping[str, str]]] = MappingProxyType(
+    {
+        "SD3Transformer2DModel": (
+            sd3_layout.sd3_source,
+            {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
+        ),
+        "FluxTransformer2DModel": (
+            flux_layout.flux_source, {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"},
+        ),
+    }
+)  # fmt: skip
+
+
+def _text_names(prefix: str) -> Callable[[Mapping[str, Stored]], Source]:
+    return lambda _: lambda name: prefix + name
 
 
 def _unet_names(stored: Mapping[str, Stored], config: Mapping[str, Any]) -> Source:

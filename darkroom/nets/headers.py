@@ -24,11 +24,17 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
 
 def preferred_vae(checkpoint: Path) -> str | None:
     """The autoencoder that the JSON beside a checkpoint asks for."""
-    try:
-        wish = json.loads(checkpoint.with_suffix(".json").read_text(encoding="utf-8")).get("vae")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return None
+    wish = wishes_beside(checkpoint).get("vae")
     return wish if isinstance(wish, str) and wish else None
+
+
+def wishes_beside(path: Path) -> dict[str, Any]:
+    """What people noted of a file, in the JSON of its name that web pages write; nothing where there is none."""
+    try:
+        wishes = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return wishes if isinstance(wishes, dict) else {}
 
 
 def metadata_of(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from darkroom.errors import BadRequest
-from darkroom.nets.tensorfile import Form, TensorFile
+from darkroom.nets.tensorfile import Form, Source
 
 Method = Literal["Weighted sum", "Add difference", "No interpolation"]
 Kind = Literal["none", "inpainting", "instruct-pix2pix"]
@@ -31,6 +31,7 @@ _BLOCK = re.compile(
     r"(?:(?P<time>time_embed)|input_blocks\.(?P<input>\d+)|(?P<middle>middle_block)|output_blocks\.(?P<output>\d+)"
     r"|(?P<out>out))\."
 )
+_SCALES = ("scale_weight", "weight_scale", "scaled_fp8")
 _VAE_LEFTOVERS = frozenset({"model_ema.decay", "model_ema.num_updates"})
 
 
@@ -38,10 +39,10 @@ _VAE_LEFTOVERS = frozenset({"model_ema.decay", "model_ema.num_updates"})
 class Parents:
     """The open files. `vae` is an autoencoder's that takes the place of A's own."""
 
-    a: TensorFile
-    b: TensorFile | None = None
-    c: TensorFile | None = None
-    vae: TensorFile | None = None
+    a: Source
+    b: Source | None = None
+    c: Source | None = None
+    vae: Source | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,7 @@ def plan(parents: Parents, mix: Mix) -> list[Part]:
     fit together and for block weights that are not as many as the UNet's blocks.
     """
     names = block_names(parents.a.forms)
+    _check_scales(parents, mix)
     if mix.block_weights and len(mix.block_weights) != len(names):
         wanted = f"{len(names)} numbers for {names[0]} to {names[-1]}" if names else "none: A has no UNet of blocks"
         raise BadRequest("block_weights", f"{len(mix.block_weights)} numbers", wanted)
@@ -119,7 +121,16 @@ def _highest(forms: Mapping[str, Form], side: str) -> int:
     return max((int(number) for number in found if number), default=-1)
 
 
-def _autoencoder(file: TensorFile | None) -> dict[str, str]:
+def _check_scales(parents: Parents, mix: Mix) -> None:
+    """Raise BadRequest where weights are to be multiplied by others before they mean anything, unless A is copied."""
+    if mix.method == "No interpolation" and mix.dtype is None:
+        return
+    for field, file in (("a", parents.a), ("b", parents.b), ("c", parents.c)):
+        if file and any(name.endswith(_SCALES) for name in file.forms):
+            raise BadRequest(field, file.name, "a checkpoint whose weights need no scales")
+
+
+def _autoencoder(file: Source | None) -> dict[str, str]:
     """Names of weights in a checkpoint, and what an autoencoder's file calls them."""
     names = file.forms if file else {}
     kept = (name for name in names if not name.startswith("loss") and name not in _VAE_LEFTOVERS)
@@ -130,11 +141,11 @@ def _baked(parents: Parents, mix: Mix, name: str, source: str) -> Part:
     vae = parents.vae
     assert vae is not None, "names of an autoencoder come from its file"
     form, wanted = vae.forms[source], parents.a.forms[name].shape
-    if form.shape != wanted:
+    if _without_ones(form.shape) != _without_ones(wanted):
         raise BadRequest(
             "vae", vae.name, f"one that fits A: its {source} is {list(form.shape)}, that of A {list(wanted)}"
         )
-    return _copy(vae, source, name, mix.dtype)
+    return _copy(vae, source, name, mix.dtype, wanted)
 
 
 def _part(parents: Parents, mix: Mix, name: str, blocks: Sequence[str]) -> Part:
@@ -167,17 +178,17 @@ def _floats(form: Form) -> bool:
     return form.dtype.is_floating_point
 
 
-def _having(parents: Parents, name: str) -> list[TensorFile]:
+def _having(parents: Parents, name: str) -> list[Source]:
     """The parents that take part in a weight."""
     return [file for file in (parents.a, parents.b, parents.c) if file and name in file.forms]
 
 
-def _kind(a: TensorFile, b: TensorFile, name: str) -> Kind:
+def _kind(a: Source, b: Source, name: str) -> Kind:
     """What the input of A's UNet sees beside the latent where B's sees the latent alone. Raises BadRequest for other
     differences of shape.
     """
     ours, theirs = a.forms[name].shape, b.forms[name].shape
-    if ours == theirs:
+    if _without_ones(ours) == _without_ones(theirs):
         return "none"
     if len(ours) > 1 and ours[:1] + ours[2:] == theirs[:1] + theirs[2:]:
         if theirs[1] == _LATENT_CHANNELS and ours[1] in _KINDS:
@@ -190,9 +201,14 @@ def _kind(a: TensorFile, b: TensorFile, name: str) -> Kind:
 def _check_difference(parents: Parents, name: str) -> None:
     """Raise BadRequest where B and C have a weight in different shapes."""
     b, c = parents.b, parents.c
-    if b and c and name in c.forms and c.forms[name].shape != b.forms[name].shape:
+    if b and c and name in c.forms and _without_ones(c.forms[name].shape) != _without_ones(b.forms[name].shape):
         shapes = f"its {name} is {list(c.forms[name].shape)}, that of B {list(b.forms[name].shape)}"
         raise BadRequest("c", c.name, f"one that fits B: {shapes}")
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape but for its ones: a convolution of one pixel is a linear layer, and files have it either way."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _wider(formats: Sequence[torch.dtype]) -> torch.dtype:
@@ -206,9 +222,11 @@ def _wider(formats: Sequence[torch.dtype]) -> torch.dtype:
     return found
 
 
-def _copy(file: TensorFile, source: str, name: str, dtype: torch.dtype | None) -> Part:
+def _copy(
+    file: Source, source: str, name: str, dtype: torch.dtype | None, shape: tuple[int, ...] | None = None
+) -> Part:
     form = file.forms[source]
-    result = Form(dtype if dtype and _floats(form) else form.dtype, form.shape)
+    result = Form(dtype if dtype and _floats(form) else form.dtype, form.shape if shape is None else shape)
 
     def pieces() -> Iterator[Tensor]:
         for first, count in _ranges(form.count):

@@ -101,7 +101,8 @@ class Network:
     def place(self, turns: Turns, tier: Tier, text_dtype: torch.dtype) -> None:
         """From now on the networks, which are in main memory, take turns on a device as the tier says."""
         self._turns, self._tier = turns, tier
-        self._text.module.to(text_dtype)
+        if self.prediction != "flow":  # those have encoders that outgrow fp16
+            self._text.module.to(text_dtype)
         for module in (self._text.module, self._unet, self._vae.module):
             if tier == "whole":
                 module.to(turns.device)

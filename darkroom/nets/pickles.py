@@ -14,7 +14,7 @@ from torch import Tensor
 
 from darkroom.errors import BadModelFile
 from darkroom.nets.containers import container_of
-from darkroom.nets.conversion import convert
+from darkroom.nets.conversion import Copies, convert
 from darkroom.nets.unpickler.values import TREE
 
 MAX_BYTES = 16 << 30
@@ -38,16 +38,19 @@ def read_state_dict(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]
     return weights
 
 
-def read_tensors(path: Path, max_bytes: int) -> dict[str, Any]:
+def read_tensors(path: Path, max_bytes: int, copies: Copies | None = None) -> dict[str, Any]:
     """A file's mapping of names to tensors (or, in a pickle, to plain values). Raises BadModelFile."""
-    content = read_content(path, max_bytes)
+    content = read_content(path, max_bytes, copies)
     if not all(isinstance(name, str) for name in content):
         raise BadModelFile(f"{path.name}: holds no tensors by name")
     return content
 
 
-def read_content(path: Path, max_bytes: int) -> dict[Any, Any]:
-    """A file's mapping, whatever its keys are; of a pickled one what is under "state_dict". Raises BadModelFile."""
+def read_content(path: Path, max_bytes: int, copies: Copies | None = None) -> dict[Any, Any]:
+    """A file's mapping, whatever its keys are; of a pickled one what is under "state_dict". Raises BadModelFile.
+
+    `copies` keep what pickled files are turned into, for those that are read often.
+    """
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -56,6 +59,8 @@ def read_content(path: Path, max_bytes: int) -> dict[Any, Any]:
         raise BadModelFile(f"{path.name}: {size} bytes, at most {max_bytes} are read")
     if container_of(path) == "safetensors":
         return _read(path, path.name)
+    if copies is not None:
+        return _read(copies.get(path), path.name)
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as target:
         convert(path, target, max_bytes)
         return _read(Path(target.name), path.name)

@@ -1,7 +1,7 @@
 """Cheap ways from a latent that is still being sampled to a picture of what it will show.
 
-Knows three latent spaces (SD1 with SD2, SDXL, SD3) and the small decoders that people have trained for them. A latent
-of any other space cannot be shown here.
+Knows four latent spaces (SD1 with SD2, SDXL, SD3, FLUX.1) and the small decoders that people have trained for them. A
+latent of any other space cannot be shown here.
 """
 
 import logging
@@ -20,7 +20,7 @@ from darkroom.nets.pickles import read_tensors
 
 log = logging.getLogger(__name__)
 
-Space = Literal["sd1", "sdxl", "sd3"]
+Space = Literal["sd1", "sdxl", "sd3", "flux"]
 Method = Literal["Full", "Approx NN", "Approx cheap", "TAESD"]
 Decoder = Callable[[Tensor], Tensor]
 """Pixels `[B, 3, H, W]`, about -1..1, of scaled latents `[B, C, h, w]`; H and W depend on the method."""
@@ -28,7 +28,7 @@ Decoder = Callable[[Tensor], Tensor]
 MAX_BYTES = 200_000_000
 
 _SCALES: Mapping[tuple[int, float], Space] = MappingProxyType(
-    {(4, 0.18215): "sd1", (4, 0.13025): "sdxl", (16, 1.5305): "sd3"}
+    {(4, 0.18215): "sd1", (4, 0.13025): "sdxl", (16, 1.5305): "sd3", (16, 0.3611): "flux"}
 )
 """Latent space by channels and scale."""
 
@@ -46,18 +46,30 @@ _RGB: Mapping[Space, tuple[tuple[float, float, float], ...]] = MappingProxyType(
             (0.0815, 0.0846, 0.1207), (-0.0120, -0.0055, -0.0867), (-0.0749, -0.0634, -0.0456),
             (-0.1418, -0.1457, -0.1259),
         ),
+        "flux": (
+            (-0.0346, 0.0244, 0.0681), (0.0034, 0.0210, 0.0687), (0.0275, -0.0668, -0.0433), (-0.0174, 0.0160, 0.0617),
+            (0.0859, 0.0721, 0.0329), (0.0004, 0.0383, 0.0115), (0.0405, 0.0861, 0.0915), (-0.0236, -0.0185, -0.0259),
+            (-0.0245, 0.0250, 0.1180), (0.1008, 0.0755, -0.0421), (-0.0515, 0.0201, 0.0011), (0.0428, -0.0012, -0.0036),
+            (0.0817, 0.0765, 0.0749), (-0.1264, -0.0522, -0.1103), (-0.0280, -0.0881, -0.0499),
+            (-0.1262, -0.0982, -0.0778),
+        ),
     }
 )  # fmt: skip
 """Red, green and blue per channel of a scaled latent, as regressions over many pictures found them."""
+
+_BASE: Mapping[Space, tuple[float, float, float]] = MappingProxyType({"flux": (-0.0329, -0.0718, -0.0851)})
+"""What a latent of zeros looks like, where that is not grey."""
 
 _FILES: Mapping[tuple[Method, Space], tuple[str, str]] = MappingProxyType(
     {
         ("Approx NN", "sd1"): ("VAE-approx", "model"),
         ("Approx NN", "sdxl"): ("VAE-approx", "vaeapprox-sdxl"),
         ("Approx NN", "sd3"): ("VAE-approx", "vaeapprox-sd3"),
+        ("Approx NN", "flux"): ("VAE-approx", "vaeapprox-flux"),
         ("TAESD", "sd1"): ("VAE-taesd", "taesd_decoder"),
         ("TAESD", "sdxl"): ("VAE-taesd", "taesdxl_decoder"),
         ("TAESD", "sd3"): ("VAE-taesd", "taesd3_decoder"),
+        ("TAESD", "flux"): ("VAE-taesd", "taef1_decoder"),
     }
 )
 """Folder and stem of a small decoder's weights."""
@@ -111,7 +123,7 @@ class Previewer:
         if found is None:
             folder, stem = _FILES[method, space]
             raise BadRequest(
-                "sd_vae_decode_method", method, f"Full, or put {stem}.pth into {self._models_dir / folder}"
+                "sd_vae_decode_method", method, f"Full, or put {stem}.pth into the models' folder {folder}"
             )
         return found
 
@@ -138,8 +150,8 @@ class Previewer:
 
 def linear(space: Space) -> Decoder:
     """Every latent pixel by itself, as a weighted sum of its channels; an eighth of the picture's sides."""
-    rows = torch.tensor(_RGB[space])
-    return lambda latents: torch.einsum("bchw,cr->brhw", latents, rows.to(latents))
+    rows, base = torch.tensor(_RGB[space]), torch.tensor(_BASE.get(space, (0.0, 0.0, 0.0))).view(3, 1, 1)
+    return lambda latents: torch.einsum("bchw,cr->brhw", latents, rows.to(latents)) + base.to(latents)
 
 
 class Approximation(nn.Module):

@@ -44,8 +44,8 @@ def build(checkpoint: Checkpoint, config: ModelConfig, device: torch.device, dty
 
 
 def _probed(model: UNet2DConditionModel, config: ModelConfig) -> ModelConfig:
-    """The configuration with what the UNet itself says that it predicts. One without weights says nothing; those that see
-    something beside the latent predict noise.
+    """The configuration with what the UNet itself says that it predicts. One without weights says nothing; one that
+    sees something beside the latent predicts noise.
     """
     if not config.probe or model.device.type == "meta":
         return config

@@ -3,6 +3,7 @@ from those beside it, at any size; what they make of texts; and how the denoiser
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,10 +16,8 @@ from darkroom.nets.assembly import (
     CLIP_G,
     CLIP_L,
     T5,
-    VAE_INSIDE,
-    VAE_MARK,
-    Kind,
     PooledClip,
+    autoencoder,
     find_place,
     get_place,
     read_clip,
@@ -37,11 +36,9 @@ from darkroom.nets.text import Asked, Batch, Encoded, Text, batches, emphasise
 from darkroom.nets.tokenizer import EOS, ClipTokenizer
 from darkroom.nets.transformer_places import denoiser_places
 
-VAE = Kind(
-    title="autoencoder", mark=VAE_MARK, inside=VAE_INSIDE, stems=("sd3_vae", "sd3.5_vae", "sd35_vae"), home="VAE"
-)
+VAE = autoencoder("sd3_vae", "sd3.5_vae", "sd35_vae")
 
-LoadT5 = Callable[[], T5EncoderModel]
+LoadT5 = Callable[[torch.device], T5EncoderModel]
 
 
 def build(
@@ -70,7 +67,7 @@ def build(
         text_encoder=Sd3Text(
             text,
             width=int(denoiser.config.joint_attention_dim),
-            load_t5=None if place is None else lambda: read_t5_later(place, device, dtype),
+            load_t5=None if place is None else partial(read_t5_later, place, dtype, eight_bits=checkpoint.eight_bits),
         ),
         unet_model=denoiser,
         run=denoise,
@@ -103,7 +100,7 @@ def denoise(
     `timesteps` `[B]` are a thousandfold of the noise levels. Raises BadRequest for pictures larger than it has places.
     """
     assert vector is not None, "Stable Diffusion 3 is told of the text as a whole too"
-    like, patch = next(model.parameters()), int(model.config.patch_size)
+    like, patch = model.proj_out.bias, int(model.config.patch_size)
     height, width = x.shape[-2:]
     whole = fitting(x, patch)
     largest = int(model.config.pos_embed_max_size) * patch
@@ -179,9 +176,9 @@ class Sd3Text:
         if self._load_t5 is None or not asked.t5:
             return torch.zeros_like(clip)
         if self._encoders.t5 is None:
-            self._encoders.t5 = self._load_t5()
+            self._encoders.t5 = self._load_t5(clip.device)
         ids = [t5.framed([token for token, _ in self._tokenizer.weigh(text.pieces)], clip.shape[1]) for text in texts]
-        return t5.encode(self._encoders.t5, ids)
+        return t5.encode(self._encoders.t5, ids).to(clip.device)
 
 
 def pooled(clip: PooledClip, last: Tensor, ids: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ Knows folders, names and the headers of safetensors files, which are read within
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from darkroom.nets.catalog import identity, walk
 from darkroom.nets.hashing import Hasher
-from darkroom.nets.headers import metadata_of, read_header
+from darkroom.nets.headers import metadata_of, read_header, wishes_beside
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class SmallFile:
     """One file. `name` is what requests call it, `alias` another name that its training gave it.
 
     `state` changes when the file does. `metadata` is that of a safetensors header, `offset` where its tensors begin.
+    `wishes` are what the JSON beside it says.
     """
 
     name: str
@@ -36,6 +37,7 @@ class SmallFile:
     alias: str = ""
     metadata: Mapping[str, Any]
     offset: int = 0
+    wishes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def adapters(folders: Iterable[Path], *, hidden: bool = True) -> list[SmallFile]:
@@ -48,7 +50,11 @@ def autoencoders(
     checkpoint_folders: Iterable[Path], folders: Iterable[Path], *, hidden: bool = True
 ) -> list[SmallFile]:
     """The VAE files, those that lie among checkpoints by the name `*.vae.*`; the last one of a name counts."""
-    beside = [path for path in _files(checkpoint_folders, (SAFE, *PICKLES), hidden=hidden) if path.stem.lower().endswith(".vae")]
+    beside = [
+        path
+        for path in _files(checkpoint_folders, (SAFE, *PICKLES), hidden=hidden)
+        if path.stem.lower().endswith(".vae")
+    ]
     found = {path.name: path for path in (*beside, *_files(folders, (SAFE, *PICKLES), hidden=hidden))}
     return [_bare(path, name) for name, path in found.items()]
 
@@ -90,7 +96,9 @@ def find_adapter(files: Sequence[SmallFile], name: str) -> SmallFile | None:
 
 def _files(folders: Iterable[Path], suffixes: tuple[str, ...], *, hidden: bool) -> Iterator[Path]:
     for folder in folders:
-        yield from walk(folder.absolute(), lambda path: path.suffix.lower() in suffixes and path.is_file(), hidden=hidden)
+        yield from walk(
+            folder.absolute(), lambda path: path.suffix.lower() in suffixes and path.is_file(), hidden=hidden
+        )
 
 
 def _bare(path: Path, name: str) -> SmallFile:
@@ -101,7 +109,14 @@ def _described(path: Path, name: str) -> Iterator[SmallFile]:
     """The file with what its header says; nothing if it is gone or its header is none."""
     try:
         if path.suffix.lower() != SAFE:
-            yield SmallFile(name=name, filename=str(path), state=identity(path), alias=name, metadata={})
+            yield SmallFile(
+                name=name,
+                filename=str(path),
+                state=identity(path),
+                alias=name,
+                metadata={},
+                wishes=wishes_beside(path),
+            )
             return
         header, offset = read_header(path)
         metadata = metadata_of(header)
@@ -113,6 +128,7 @@ def _described(path: Path, name: str) -> Iterator[SmallFile]:
             alias=alias if isinstance(alias, str) and alias else name,
             metadata=metadata,
             offset=offset,
+            wishes=wishes_beside(path),
         )
     except (OSError, ValueError, TypeError, RecursionError) as error:
         logger.warning("%s: left out, its header cannot be read: %s", path, error)

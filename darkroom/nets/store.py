@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from darkroom.errors import BadModelFile, MissingPart
+from darkroom.errors import BadModelFile, MissingPart, NoRoom
 from darkroom.nets import flux, sd1, sd2, sd3, sdxl
 from darkroom.nets.adapters import AdapterFile, read_adapter
 from darkroom.nets.architecture import identify
@@ -80,7 +80,7 @@ def load(
         elif kind in BUILDERS:
             network = BUILDERS[kind](checkpoint, settings, device, dtype)
         else:
-            raise BadModelFile(f"{checkpoint.path.name}: holds {kind}, which is not supported; Stable Diffusion 1.x is")
+            raise BadModelFile(f"{checkpoint.path.name}: holds {kind}, which is not supported")
     network.family, network.dtype = kind, dtype
     return network
 
@@ -205,6 +205,10 @@ class Store:
             thing = self._read(key, filename, state, read)
         return thing
 
+    def drop(self, key: Hashable) -> None:
+        """Let go of what is kept under a key, if anything is."""
+        self._residents.drop(key)
+
     def settle(self) -> None:
         """Drop what no longer fits because something in use has grown."""
         self._residents.make_room(0)
@@ -258,7 +262,7 @@ class Store:
 
     def _remember_fault(self, key: Hashable, state: Hashable, error: BadModelFile) -> None:
         """A file that cannot be used is not read again before it changes; what it lacks may come any time."""
-        if isinstance(error, MissingPart):
+        if isinstance(error, MissingPart | NoRoom):
             return
         while len(self._faults) >= REMEMBERED_FAULTS:
             del self._faults[next(iter(self._faults))]

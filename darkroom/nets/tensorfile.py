@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -64,6 +64,17 @@ class Form:
         return self.count * self.dtype.itemsize
 
 
+class Source(Protocol):
+    """Open tensors: `forms` by name in a fixed order, the `notes` that came with them, and what messages call them."""
+
+    name: str
+    forms: dict[str, Form]
+    notes: Mapping[str, str]
+
+    def read(self, name: str, first: int = 0, count: int | None = None) -> Tensor:
+        """`count` numbers of a tensor from the `first` on, flat; all of them by default. The caller may change them."""
+
+
 class TensorFile:
     """An open safetensors file: `forms` by name in the order of the file, and the `notes` (texts) of its header.
 
@@ -77,9 +88,9 @@ class TensorFile:
         self.name = name or path.name
         try:
             header, start = read_header(path)
-            self.notes = _notes(header.pop("__metadata__", {}))
+            self.notes: Mapping[str, str] = _notes(header.pop("__metadata__", {}))
             places = sorted((_place(entry), name) for name, entry in header.items())
-            self.forms = {name: _form(header[name]) for _, name in places}
+            self.forms: dict[str, Form] = {name: _form(header[name]) for _, name in places}
             self._begins = {name: start + begin for (begin, _), name in places}
             _check_places([(*place, self.forms[name].nbytes) for place, name in places], path.stat().st_size - start)
             self._file: BinaryIO = path.open("rb", buffering=0)

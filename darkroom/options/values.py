@@ -64,10 +64,10 @@ class OptionValues:
     face_restoration_model: Literal["CodeFormer", "GFPGAN"]
     code_former_weight: float
     face_restoration_unload: bool
+    list_hidden_files: bool
     api_enable_requests: bool
     api_forbid_local_requests: bool
     api_useragent: str
-    list_hidden_files: bool
     sd_model_checkpoint: str | None
     enable_quantization: bool
     emphasis: Literal["None", "Ignore", "Original", "No norm"]

@@ -29,7 +29,7 @@ def folders(settings: Settings) -> dict[str, Path]:
         "vae": settings.vae_folders[-1],
         "embedding": settings.embedding_folders[0],
         "hypernetwork": settings.hypernetwork_folders[0],
-        "upscaler": settings.models_dir / "ESRGAN",
+        "upscaler": settings.upscaler_folders["ESRGAN"],
     }
 
 

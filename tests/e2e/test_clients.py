@@ -93,7 +93,7 @@ def test_webuiapi_enlarges_finished_pictures(api: WebUIApi, photo: Image.Image) 
 
 
 def test_webuiapi_draws_two_pictures_at_once(api: WebUIApi, photo: Image.Image) -> None:
-    async def draw() -> list[Any]:
+    async def draw() -> tuple[Any, Any, Any]:
         small: dict[str, Any] = {"width": 128, "height": 128, "use_async": True}
         return await asyncio.gather(
             api.txt2img(prompt="a squirrel", seed=7, **small),

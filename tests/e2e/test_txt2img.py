@@ -90,8 +90,10 @@ def test_numbers_in_strings_and_unknown_keys_are_accepted(server: Server) -> Non
 
 
 def test_a_field_without_effect_yet_is_named_and_not_dropped_silently(server: Server) -> None:
-    answer = server.client.post("/sdapi/v1/txt2img", json=SMALL | {"restore_faces": True})
+    asked = {"override_settings_restore_afterwards": False, "override_settings": {"hypertile_enable_unet": True}}
+    answer = server.client.post("/sdapi/v1/txt2img", json=SMALL | asked)
     assert answer.status_code == 200
-    assert "restore_faces" in answer.headers["x-darkroom-ignored"]
+    named = answer.headers["x-darkroom-ignored"]
+    assert named == "override_settings_restore_afterwards, override_settings.hypertile_enable_unet"
     plain = server.client.post("/sdapi/v1/txt2img", json=SMALL)
     assert "x-darkroom-ignored" not in plain.headers

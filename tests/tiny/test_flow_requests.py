@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
+from torch import Tensor
 
 from darkroom.api.app import create_app
 from darkroom.engine.local import LocalEngine
@@ -29,10 +31,22 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     write(models / "dev.safetensors", whole(tiny_flux()))
     write(models / "schnell.safetensors", whole(tiny_flux(guided=False)))
     write(models / "bare" / "bare.safetensors", denoiser_in_file(tiny_flux().transformer))
+    write(folder / "models" / "Lora" / "style.safetensors", adapter())
     settings = Settings(data_dir=folder, models_dir=folder / "models", device="cpu", precision="fp32")
     app = create_app(settings, LocalEngine(settings), Options(settings.options_file))
     with TestClient(app) as client:
         yield client
+
+
+def adapter() -> dict[str, Tensor]:
+    """A change of one layer of either family."""
+    torch.manual_seed(5)
+    sd3, dev = "lora_unet_joint_blocks_0_x_block_attn_qkv", "lora_unet_double_blocks_0_img_attn_qkv"
+    return {
+        f"{layer}.lora_{way}.weight": torch.randn(*((192, 2) if way == "up" else (2, 64)))
+        for layer in (sd3, dev)
+        for way in ("up", "down")
+    }
 
 
 def body(checkpoint: str, options: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -161,7 +175,7 @@ def test_a_sampler_that_follows_no_flow_is_refused_with_those_that_do(client: Te
 
 def test_a_missing_text_encoder_is_named_and_does_not_stay_missing(client: TestClient) -> None:
     answer = client.post("/sdapi/v1/txt2img", json=body("bare"))
-    assert answer.status_code == 422
+    assert answer.status_code == 404
     assert "clip_l.safetensors" in answer.text
 
 
@@ -169,3 +183,51 @@ def test_a_missing_text_encoder_is_named_and_does_not_stay_missing(client: TestC
 def test_sides_of_eight_pixels_are_enough(client: TestClient, width: int) -> None:
     pixels, _ = txt2img(client, "dev", width=width)
     assert pixels.shape == (64, width, 3)
+
+
+@pytest.mark.parametrize("checkpoint", ["sd3", "dev"])
+def test_an_adapter_changes_the_picture_and_goes_without_a_trace(client: TestClient, checkpoint: str) -> None:
+    before, _ = txt2img(client, checkpoint)
+    changed, _ = txt2img(client, checkpoint, prompt="a (red:1.3) cat <lora:style:1>")
+    after, _ = txt2img(client, checkpoint)
+    assert (before != changed).any()
+    assert (before == after).all()
+
+
+@pytest.mark.parametrize("checkpoint", ["sd3", "dev"])
+@pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M SDE"])
+def test_pictures_of_a_batch_are_those_of_their_seeds(client: TestClient, checkpoint: str, sampler: str) -> None:
+    request = body(checkpoint, batch_size=2, sampler_name=sampler)
+    answer = client.post("/sdapi/v1/txt2img", json=request).json()
+    second = np.asarray(Image.open(io.BytesIO(b64decode(answer["images"][-1])))).astype(np.int16)
+    alone, _ = txt2img(client, checkpoint, seed=8, sampler_name=sampler)
+    # Kernels are chosen by batch size, so the last bit of a pixel may differ.
+    assert np.abs(second - alone).max() <= 1
+
+
+@pytest.mark.parametrize("checkpoint", ["sd3", "dev"])
+def test_soft_inpainting_repaints_what_is_under_the_mask(client: TestClient, checkpoint: str) -> None:
+    start = np.full((64, 64, 3), 120, np.int16)
+    mask = np.zeros((64, 64, 3), np.int16)
+    mask[:, 32:] = 255
+    request = body(
+        checkpoint,
+        init_images=[encoded(start)],
+        mask=encoded(mask),
+        mask_blur=4,
+        inpainting_fill=1,
+        inpaint_full_res=False,
+        alwayson_scripts={"soft inpainting": {"args": [True]}},
+    )
+    painted, text = draw(client, "img2img", request)
+    assert "Soft inpainting enabled: True" in text
+    assert np.abs(painted - start)[:, 48:].mean() > 2
+
+
+@pytest.mark.parametrize("checkpoint", ["sd3", "dev"])
+def test_prompts_of_any_length_and_changing_ones_are_drawn(client: TestClient, checkpoint: str) -> None:
+    plain, _ = txt2img(client, checkpoint, {"sd3_enable_t5": True})
+    long, _ = txt2img(client, checkpoint, {"sd3_enable_t5": True}, prompt="a red cat, " * 60)
+    changing, _ = txt2img(client, checkpoint, {"sd3_enable_t5": True}, prompt="a [red:blue:0.5] cat AND a dog :0.5")
+    assert (plain != long).any()
+    assert (plain != changing).any()

@@ -22,6 +22,7 @@ from darkroom.jobs.merging import ConfigSource, MergeOrder, Method, Notes, Stage
 from darkroom.jobs.spec import CheckpointInfo
 from darkroom.settings import Settings
 from tests.tiny.checkpoints import UNET_INPUT, tiny_weights, write_tiny_checkpoint, write_tiny_vae
+from tests.tiny.nets.test_folders import write_tiny_folder
 
 NOTE = "what somebody wrote"
 
@@ -289,12 +290,18 @@ def test_a_pickled_parent_is_merged_like_any_other(run: Run, wrapped: bool) -> N
     assert set(notes_of(info)) == {"note", "format", "sd_merge_recipe", "sd_merge_models"}
 
 
-def test_a_folder_is_not_merged(run: Run) -> None:
-    path = run.folder / "c.safetensors"
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(BadRequest, match="single file"):
-        run(method="Add difference")
+def test_a_model_in_a_folder_is_merged_like_a_file(run: Run, tmp_path: Path) -> None:
+    single = load_file(write_tiny_folder(run.folder / "model"))
+    shutil.rmtree(run.folder / "single", ignore_errors=True)
+    run.catalogue.refresh()
+    assert "model" in [info.key for info in run.catalogue.checkpoints()]
+    copy = load_file(run(a="model", method="No interpolation", name="copy").filename)
+    assert copy.keys() >= {name for name in single if "position_ids" not in name}
+    assert all(torch.equal(copy[name].flatten(), single[name].flatten()) for name in copy)
+    merged = run(b="model", name="x", multiplier=1.0)
+    found = load_file(merged.filename)
+    assert all(found[name].shape == weights(0)[name].shape for name in found)
+    assert all(torch.equal(found[name].flatten(), single[name].flatten()) for name in found)
 
 
 def test_what_is_not_there_is_named_by_its_field(run: Run) -> None:

@@ -25,8 +25,10 @@ def test_the_table_names_the_work_and_the_machine() -> None:
         "help_s": 0.3,
         "matmul_gflops": {"float32": 100.0, "bfloat16": 600.0},
         "machine": {"processor": "some processor"},
+        "switches": [("warm switch", "7 us, 0.00001 copies")],
     }
     text = table(found)
     assert "| ratio, turn by turn | 4.00 (4.00 to 4.00) |" in text
     assert "8 clients, 20 steps, 128x128 | 8.00 pictures/s" in text
+    assert "| warm switch | 7 us, 0.00001 copies |" in text
     assert "- processor: some processor" in text

@@ -28,7 +28,9 @@ MAX_LIST_BYTES = 16 << 20
 SHARPNESS = 100.0
 """What cosines are multiplied by before they become shares."""
 
-BATCH = 256
+BATCH = 64
+"""Texts that are encoded at once."""
+
 _TOP = re.compile(r"\.top(\d+)$")
 
 
@@ -74,30 +76,28 @@ class Ranker:
     model: CLIPModel
     words: ClipTokenizer
 
-    def best(self, picture: Image.Image, categories: Iterable[Category]) -> Iterator[tuple[str, float]]:
-        """The best texts of every category, and their shares (0..1) of what all texts of it get."""
+    def encode_picture(self, picture: Image.Image) -> Tensor:
+        """What CLIP sees in a picture, `[1, width]` of length 1."""
         side = self.model.config.vision_config.image_size
         seen = normalised(squared(picture, side)).to(self.model.device, self.model.dtype)
-        image = _unit(self.model.visual_projection(self.model.vision_model(pixel_values=seen[None]).pooler_output))
-        for category in categories:
-            shares = torch.softmax(SHARPNESS * image @ self._texts(category.lines).T, dim=-1)[0]
-            values, places = shares.topk(category.top)
-            yield from (
-                (category.lines[place], value) for place, value in zip(places.tolist(), values.tolist(), strict=True)
-            )
+        return _unit(self.model.visual_projection(self.model.vision_model(pixel_values=seen[None]).pooler_output))
 
-    def _texts(self, lines: Sequence[str]) -> Tensor:
-        return torch.cat([self._some_texts(lines[first : first + BATCH]) for first in range(0, len(lines), BATCH)])
-
-    def _some_texts(self, lines: Sequence[str]) -> Tensor:
+    def encode_texts(self, lines: Sequence[str]) -> Tensor:
+        """What CLIP understands of some texts, `[lines, width]` of length 1 each."""
         rows = [[BOS, *self.words.tokenize(line)[: CHUNK - 2], EOS] for line in lines]
-        # The original's filler is 0; the network looks at the first end mark and at nothing behind it.
-        ids = torch.tensor([row + [0] * (CHUNK - len(row)) for row in rows], device=self.model.device)
-        model = self.model.text_model
-        hidden = model(input_ids=ids).last_hidden_state
-        ends = torch.tensor([len(row) - 1 for row in rows], device=self.model.device)
-        pooled = hidden[torch.arange(len(rows), device=hidden.device), ends]
-        return _unit(self.model.text_projection(pooled))
+        longest = max(map(len, rows))
+        # The original fills up to 77 with 0; the network looks at the end mark and at nothing behind it.
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self.model.device)
+        hidden = self.model.text_model(input_ids=ids).last_hidden_state
+        ends = torch.tensor([len(row) - 1 for row in rows], device=hidden.device)
+        return _unit(self.model.text_projection(hidden[torch.arange(len(rows), device=hidden.device), ends]))
+
+
+def best(image: Tensor, texts: Tensor, category: Category) -> list[tuple[str, float]]:
+    """The texts of a category that fit an encoded picture best, and their shares (0..1) of what all of it get."""
+    shares = torch.softmax(SHARPNESS * image @ texts.T, dim=-1)[0]
+    values, places = shares.topk(category.top)
+    return [(category.lines[place], value) for place, value in zip(places.tolist(), values.tolist(), strict=True)]
 
 
 def _unit(vectors: Tensor) -> Tensor:

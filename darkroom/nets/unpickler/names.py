@@ -168,6 +168,8 @@ _CALLS: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
         ("numpy", "dtype"): numpy_dtype,
         ("numpy.core.multiarray", "scalar"): numpy_scalar,
         ("numpy._core.multiarray", "scalar"): numpy_scalar,
+        ("numpy.core.multiarray", "_reconstruct"): foreign,
+        ("numpy._core.multiarray", "_reconstruct"): foreign,
         ("_codecs", "encode"): encode,
         ("copyreg", "_reconstructor"): reconstruct,
         ("copy_reg", "_reconstructor"): reconstruct,
@@ -178,7 +180,7 @@ _CALLS: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
     }
 )
 _MENTIONED = frozenset(
-    {("torch.nn.parameter", "Parameter"), ("torch", "Tensor"), ("torch.serialization", "_get_layout")}
+    {("torch.nn.parameter", "Parameter"), ("torch", "Tensor"), ("numpy", "ndarray")}
     | {(module, kind) for module in _BUILTINS for kind in ("object", "dict", "list", "int", "float", "str", "bool")}
 )
 """Names that may stand in a file but may not be called."""

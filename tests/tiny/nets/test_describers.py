@@ -15,11 +15,11 @@ from torch.nn import functional as f
 
 from darkroom.engine.describing import Describers
 from darkroom.errors import BadModelFile
-from darkroom.jobs.describing import InTags, InWords
+from darkroom.jobs.describing import Description, InTags, InWords
 from darkroom.jobs.spec import Picture
 from darkroom.nets.describers import blip, danbooru
 from darkroom.nets.describers.blip import PROMPT, Captioner, load_captioner
-from darkroom.nets.describers.clip import Category, find_ranker, load_ranker, read_categories
+from darkroom.nets.describers.clip import Category, best, find_ranker, load_ranker, read_categories
 from darkroom.nets.describers.danbooru import FILE, STAGES, Danbooru, Stage, load_tagger, numbered
 from darkroom.nets.describers.missing import MissingNetwork
 from darkroom.nets.describers.pictures import DEVIATION, MEAN, normalised, squared
@@ -314,7 +314,9 @@ def test_shares_are_those_of_clip_s_own_similarities(tmp_path: Path, picture: Pi
     ranker = load_ranker(path, CPU, torch.float32)
     lines = ("by Rembrandt", "oil on canvas", "x " * 200, "")
     image = Image.fromarray(picture)
-    found = dict(ranker.best(image, [Category(name="all", lines=lines, top=4)]))
+    found = dict(
+        best(ranker.encode_picture(image), ranker.encode_texts(lines), Category(name="all", lines=lines, top=4))
+    )
     rows = [[49406, *ranker.words.tokenize(line)[:75], 49407] for line in lines]
     ids = torch.tensor([row + [0] * (77 - len(row)) for row in rows])
     seen = model(input_ids=ids, pixel_values=normalised(squared(image, 32))[None])
@@ -349,22 +351,32 @@ def test_the_middle_of_a_picture_is_looked_at() -> None:
 # All of them, as the engine has them.
 
 
+def described(describers: Describers, picture: Picture, question: InWords | InTags) -> Description:
+    parts = describers.describe(picture, question)
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            found: Description = end.value
+            return found
+
+
 def test_networks_are_dropped_unless_they_are_to_be_kept(tmp_path: Path, picture: Picture) -> None:
     models = tmp_path / "models"
     write_folder(models, blip_model())
     describers = Describers(models, CPU, half=True)
-    first = describers.describe(picture, InWords(shortest=6, longest=12))
+    first = described(describers, picture, InWords(shortest=6, longest=12))
     assert (first.texts, first.warnings) == ((), ())
     (models / "BLIP" / "tiny" / "config.json").rename(models / "moved.json")
     with pytest.raises(MissingNetwork):
-        describers.describe(picture, InWords())
+        described(describers, picture, InWords())
     (models / "moved.json").rename(models / "BLIP" / "tiny" / "config.json")
-    assert describers.describe(picture, InWords(shortest=6, longest=12, keep=True)) == first
+    assert described(describers, picture, InWords(shortest=6, longest=12, keep=True)) == first
     (models / "BLIP" / "tiny" / "config.json").unlink()
-    assert describers.describe(picture, InWords(shortest=6, longest=12, keep=True)) == first
+    assert described(describers, picture, InWords(shortest=6, longest=12, keep=True)) == first
     describers.clear()
     with pytest.raises(MissingNetwork):
-        describers.describe(picture, InWords())
+        described(describers, picture, InWords())
 
 
 def test_texts_are_compared_where_there_are_lists_and_clip(tmp_path: Path, picture: Picture) -> None:
@@ -374,14 +386,14 @@ def test_texts_are_compared_where_there_are_lists_and_clip(tmp_path: Path, pictu
     lists.mkdir()
     (lists / "artists.txt").write_text("Rembrandt\nVermeer\n")
     describers = Describers(models, CPU, half=False)
-    alone = describers.describe(picture, InWords())
+    alone = described(describers, picture, InWords())
     assert (alone.texts, len(alone.warnings)) == ((), 1)
     assert str(models / "CLIP") in alone.warnings[0]
     write_clip(models)
-    both = describers.describe(picture, InWords())
+    both = described(describers, picture, InWords())
     assert [text for text, _ in both.texts] in (["Rembrandt"], ["Vermeer"])
     assert both.warnings == ()
-    assert describers.describe(picture, InWords(left_out=("artists",))).texts == ()
+    assert described(describers, picture, InWords(left_out=("artists",))).texts == ()
 
 
 def test_tags_are_those_above_the_threshold_in_the_network_s_order(
@@ -392,6 +404,6 @@ def test_tags_are_those_above_the_threshold_in_the_network_s_order(
     pixels = torch.tensor(picture / 255).permute(2, 0, 1)[None].float()
     likely = dict(zip(TAGS, written_out(weights, pixels)[0].tolist(), strict=True))
     threshold = sorted(likely.values())[1]
-    found = Describers(tmp_path, CPU, half=False).describe(picture, InTags(threshold=threshold - 1e-6))
+    found = described(Describers(tmp_path, CPU, half=False), picture, InTags(threshold=threshold - 1e-6))
     assert dict(found.texts) == pytest.approx({tag: share for tag, share in likely.items() if share >= threshold})
     assert [tag for tag, _ in found.texts] == [tag for tag in TAGS if likely[tag] >= threshold]

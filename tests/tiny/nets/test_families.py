@@ -136,6 +136,23 @@ def test_a_published_turbo_of_the_second_family_names_its_encoder_like_the_third
     assert encode(model, "sd2", text(chunk(320))).vector is None
 
 
+def test_a_depth_model_of_the_second_family_is_shown_one_more_channel(tmp_path: Path) -> None:
+    path = write_tiny_checkpoint(tmp_path, "depth", family="sd2", channels=5)
+    save_file(load_file(path) | {"depth_model.model.pretrained.weight": torch.zeros(3)}, path)
+    model = load(path, path.with_suffix(".yaml"), CPU, torch.float32)
+    assert model.image_channels == 1
+
+
+def test_a_network_without_its_middle_attention_draws(tmp_path: Path) -> None:
+    path = write_tiny_checkpoint(tmp_path, "pruned", family="sdxl", dtype=torch.float32)
+    middle = tuple(f"model.diffusion_model.middle_block.{n}." for n in (1, 2))
+    save_file({name: weight for name, weight in load_file(path).items() if not name.startswith(middle)}, path)
+    model = load(path, path.with_suffix(".yaml"), CPU, torch.float32)
+    noise = answers(model, "sdxl")[2]
+    assert noise.shape == (1, 4, 8, 8)
+    assert noise.isfinite().all()
+
+
 # Adapters
 
 

@@ -20,9 +20,11 @@ from darkroom.jobs.spec import FlowOptions, JobSpec, Traits
 from darkroom.nets import flux, t5
 from darkroom.nets.libraries import CLIPTextModel, CLIPTokenizer
 from darkroom.nets.network import Network
-from darkroom.nets.store import load
+from darkroom.nets.placement import Tier, Turns
+from darkroom.nets.store import Store, load
 from darkroom.sampling.names import SAMPLERS
 from darkroom.sampling.options import Flow, Training
+from tests.tiny.checkpoints import write_tiny_vae
 from tests.tiny.flow_checkpoints import (
     UNET,
     Tiny,
@@ -221,6 +223,19 @@ def test_a_network_that_lies_nowhere_is_asked_for_by_name(tmp_path: Path, lackin
         load(path, None, CPU, torch.float32, parts=[tmp_path / "text_encoder", tmp_path / "VAE"])
 
 
+def test_files_that_are_only_called_alike_are_passed_over(tmp_path: Path) -> None:
+    tiny = tiny_flux()
+    weights = {name: weight for name, weight in whole(tiny).items() if "first_stage" not in name}
+    path = write(tmp_path / "models" / "tiny.safetensors", weights)
+    write_tiny_vae(tmp_path / "VAE" / "ae.safetensors")
+    write(tmp_path / "VAE" / "aeons.safetensors", vae_in_file(tiny))
+    write(tmp_path / "models" / "sub" / "ae.safetensors", vae_in_file(tiny))
+    with pytest.raises(MissingPart, match=r"ae\.safetensors"):
+        load(path, None, CPU, torch.float32, parts=[tmp_path / "VAE"])
+    write(tmp_path / "models" / "ae_bf16.safetensors", vae_in_file(tiny))
+    assert load(path, None, CPU, torch.float32, parts=[tmp_path / "VAE"]).latent_channels == 16
+
+
 def test_stable_diffusion_3_does_without_t5(tmp_path: Path) -> None:
     tiny = tiny_sd3()
     without = {name: weight for name, weight in whole(tiny).items() if ".t5xxl." not in name}
@@ -256,6 +271,17 @@ def test_weights_of_eight_bits_are_read_with_their_factors(tmp_path: Path) -> No
     assert 0 < difference < 0.05
 
 
+@pytest.mark.parametrize(("make", "traits"), [(tiny_sd3, SD3), (tiny_flux, DEV)])
+def test_weights_may_be_held_in_eight_bits(tmp_path: Path, make: Callable[[], Tiny], traits: Traits) -> None:
+    path = write(tmp_path / "tiny.safetensors", whole(make()))
+    wide = load(path, None, CPU, torch.float32)
+    narrow = load(path, None, CPU, torch.float32, eight_bits=True)
+    spec = spec_of(traits, 4, scheduler="Simple", cfg_scale=1.0, flow=FlowOptions(t5=True))
+    ours, theirs = latent_of(narrow, spec), latent_of(wide, spec)
+    assert narrow.nbytes < wide.nbytes
+    assert 0 < (ours - theirs).abs().max() < 0.3
+
+
 @pytest.mark.parametrize("size", [72, 104])
 def test_sides_need_not_be_whole_patches(tmp_path: Path, size: int) -> None:
     network = load_tiny(tmp_path, tiny_flux())
@@ -277,3 +303,22 @@ def test_every_allowed_sampler_draws_a_picture(tmp_path: Path, sampler: str) -> 
     other = latent_of(network, replace(spec_of(SD3, 5, scheduler="Normal", cfg_scale=3.0), sampler=sampler))
     assert other.isfinite().all()
     assert 0.2 < float(other.std() / latent.std()) < 5
+
+
+@pytest.mark.parametrize("tier", ["whole", "parts", "blocks"])
+@pytest.mark.parametrize(("make", "traits"), [(tiny_sd3, SD3), (tiny_flux, DEV)])
+def test_networks_may_take_turns_on_the_device(
+    tmp_path: Path, make: Callable[[], Tiny], traits: Traits, tier: Tier
+) -> None:
+    path = write(tmp_path / "tiny.safetensors", whole(make()))
+    sent: list[Tensor] = []
+
+    def send(weight: Tensor, device: torch.device) -> Tensor:
+        sent.append(weight)
+        return weight.to(device, copy=True)
+
+    turns = Turns(CPU, lambda _: tier, send)
+    network = Store(CPU, torch.float32, 1 << 40, turns=turns).get(str(path), None)
+    spec = spec_of(traits, 3, scheduler="Simple", flow=FlowOptions(t5=True))
+    assert torch.equal(latent_of(network, spec), latent_of(load(path, None, CPU, torch.float32), spec))
+    assert bool(sent) == (tier != "whole")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from darkroom.errors import BadModelFile
+from darkroom.nets import flux_layout, sd3_layout
 from darkroom.nets.architecture import identify
 from darkroom.nets.catalog import Catalog
 from darkroom.nets.checkpoint import is_ignorable
@@ -23,6 +24,10 @@ from darkroom.nets.libraries import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    T5Config,
+    T5EncoderModel,
     UNet2DConditionModel,
 )
 from darkroom.nets.opening import open_tensors
@@ -238,11 +243,49 @@ def test_a_full_size_folder_has_every_tensor_of_the_published_file(tmp_path: Pat
             write_header(clip(*sizes), tmp_path / part / "model.safetensors")
     write_json(tmp_path / "model_index.json")
     write_json(tmp_path / "unet" / "config.json", layers_per_block=2)
-    found, wanted = read_shapes(tmp_path), recorded_shapes(name)
+    found = {key: shape for key, shape in read_shapes(tmp_path).items() if not is_ignorable(key)}
+    wanted = recorded_shapes(name)
     assert found.keys() == wanted.keys()
     # Where the one has a matrix the other may have a convolution of one by one.
     assert {key: squeezed(shape) for key, shape in found.items()} == {k: squeezed(shape) for k, shape in wanted.items()}
     assert identify(found) == identify(wanted)
+
+
+@pytest.mark.parametrize("kind", ["SD3Transformer2DModel", "FluxTransformer2DModel"])
+def test_a_folder_of_a_flow_model_has_what_its_family_looks_for(tmp_path: Path, kind: str) -> None:
+    sizes: dict[str, Any] = {"attention_head_dim": 8, "num_attention_heads": 2, "num_layers": 2}
+    t5 = T5EncoderModel(T5Config(vocab_size=16, d_model=16, d_ff=32, d_kv=8, num_heads=2, num_layers=1))
+    if kind == "SD3Transformer2DModel":
+        sizes |= {"caption_projection_dim": 16, "joint_attention_dim": 16, "pooled_projection_dim": 16}
+        made = SD3Transformer2DModel(sample_size=8, in_channels=16, qk_norm="rms_norm", **sizes)
+        texts = {"text_encoder": clip(8, 1, 1, 8), "text_encoder_2": clip(8, 1, 1, 8), "text_encoder_3": t5}
+    else:
+        sizes |= {"joint_attention_dim": 16, "pooled_projection_dim": 8}
+        sizes |= {"attention_head_dim": 32, "axes_dims_rope": (4, 14, 14)}
+        made = FluxTransformer2DModel(in_channels=16, num_single_layers=1, guidance_embeds=True, **sizes)
+        texts = {"text_encoder": clip(8, 1, 1), "text_encoder_2": t5}
+    made.save_pretrained(tmp_path / "transformer")
+    for part, text in texts.items():
+        text.save_pretrained(tmp_path / part)
+    with torch.device("meta"):
+        write_header(vae(), tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
+    write_json(tmp_path / "model_index.json")
+    tensors, prefix = open_tensors(tmp_path), "model.diffusion_model."
+    assert identify(tensors.shapes) == ("sd3" if kind.startswith("SD3") else "flux")
+    own = {name.removeprefix(prefix): shape for name, shape in tensors.shapes.items() if name.startswith(prefix)}
+    layout = sd3_layout if kind.startswith("SD3") else flux_layout
+    found = layout.sd3_sizes(own) if layout is sd3_layout else flux_layout.flux_sizes(own)
+    assert {name: found[name] for name in sizes if name in found} == sizes
+    # The file has the shift before the scale, and one tensor for queries, keys and values.
+    head = made.norm_out.linear.weight
+    stored = tensors.get_tensor(f"{prefix}final_layer.adaLN_modulation.1.weight")
+    assert torch.equal(stored, torch.cat([head[len(head) // 2 :], head[: len(head) // 2]]))
+    attention = made.transformer_blocks[0].attn
+    name = "joint_blocks.0.x_block.attn.qkv.weight" if layout is sd3_layout else "double_blocks.0.img_attn.qkv.weight"
+    rows = [attention.to_q.weight, attention.to_k.weight, attention.to_v.weight]
+    assert torch.equal(tensors.get_tensor(prefix + name), torch.cat(rows))
+    assert torch.equal(tensors.get_slice(prefix + name)[len(rows[0]) : 2 * len(rows[0])], rows[1])
+    assert "text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q.weight" in tensors.shapes
 
 
 def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -152,11 +152,6 @@ def test_v_is_read_as_the_original_reads_it(find: Find, model: str, case: str) -
     assert_close(negative + 7 * (positive - negative), expected, 3e-5 * float(expected.abs().max()))
 
 
-def test_without_a_yaml_the_second_family_is_asked_what_it_predicts(larger_checkpoints: Path) -> None:
-    network = load(larger_checkpoints / "small-sd2v.safetensors", None, CPU, torch.float32)
-    assert (network.prediction, network.native_size) == ("v", 768)
-
-
 def timestep(network: Network, sigma: float) -> float:
     """The fractional timestep of a noise level, by interpolation in log sigma."""
     start, end = network.linear_start**0.5, network.linear_end**0.5

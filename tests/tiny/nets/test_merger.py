@@ -57,7 +57,10 @@ def result(folder: Path, mix: Mix, **files: Weights) -> tuple[Weights, list[Part
             save_file(tensors, folder / f"{name}.safetensors")
             opened[name] = stack.enter_context(TensorFile(folder / f"{name}.safetensors"))
         parts = plan(Parents(**opened), mix)
-        made = {part.name: torch.cat(list(part.pieces())).view(part.form.shape) for part in parts}
+        pieces = {part.name: list(part.pieces()) for part in parts}
+    # Memory does not depend on a weight's size; the one input that is merged in part is small.
+    assert all(len(one) <= merger.PIECE for part in parts if part.kind == "none" for one in pieces[part.name])
+    made = {part.name: torch.cat(pieces[part.name]).view(part.form.shape) for part in parts}
     assert all(made[part.name].dtype == part.form.dtype for part in parts)
     return made, parts
 
@@ -248,6 +251,19 @@ def test_shapes_that_do_not_fit_are_refused_before_anything_is_read(tmp_path: Pa
     difference = Mix(method="Add difference", multiplier=0.5)
     with pytest.raises(BadRequest, match="one that fits B"):
         result(tmp_path, difference, a=weights(1), b=weights(2), c=weights(3, shapes={first: (6, 9, 3, 3)}))
+
+
+@pytest.mark.parametrize("name", ["scaled_fp8", UNET + "out.2.scale_weight"])
+def test_weights_with_scales_are_copied_and_never_merged(tmp_path: Path, name: str) -> None:
+    scaled = {**weights(1, torch.float8_e4m3fn), name: torch.ones(1)}
+    found, _ = result(tmp_path, Mix(method="No interpolation", multiplier=0.5), a=scaled)
+    assert found[VAE].dtype == torch.float8_e4m3fn
+    for mix, parents in (
+        (Mix(method="Weighted sum", multiplier=0.5), {"a": weights(2), "b": scaled}),
+        (Mix(method="No interpolation", multiplier=0.5, dtype=torch.float16), {"a": scaled}),
+    ):
+        with pytest.raises(BadRequest, match="whose weights need no scales"):
+            result(tmp_path, mix, **parents)
 
 
 @pytest.mark.parametrize("prefix", ["", "first_stage_model."])

@@ -62,7 +62,8 @@ LATENT = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
-    ("channels", "scale", "space"), [(4, 0.18215, "sd1"), (4, 0.13025, "sdxl"), (16, 1.5305, "sd3"), (4, 0.5, None)]
+    ("channels", "scale", "space"),
+    [(4, 0.18215, "sd1"), (4, 0.13025, "sdxl"), (16, 1.5305, "sd3"), (16, 0.3611, "flux"), (4, 0.5, None)],
 )
 def test_a_latent_space_is_known_by_its_size_and_scale(channels: int, scale: float, space: str | None) -> None:
     assert find_space(channels, scale) == space
@@ -77,6 +78,7 @@ def test_the_linear_map_colours_every_latent_pixel() -> None:
     assert pixels[0, :, 0, 0].tolist() == [0, 0, 0]
     assert linear("sdxl")(latents).shape == (1, 3, 2, 3)
     assert linear("sd3")(torch.zeros(2, 16, 2, 3)).shape == (2, 3, 2, 3)
+    assert linear("flux")(torch.zeros(2, 16, 2, 3)).shape == (2, 3, 2, 3)
 
 
 def test_the_approximating_network_pads_once_and_bends_after_every_layer(tmp_path: Path) -> None:

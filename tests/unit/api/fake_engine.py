@@ -229,6 +229,8 @@ class FakeEngine:
 
     async def describe(self, picture: Picture, question: InWords | InTags) -> Description:
         self.questions.append((picture, question))
+        while self.held:  # noqa: ASYNC110  the test's thread ends it
+            await asyncio.sleep(0.002)
         if self.failure:
             raise self.failure
         return self.description

@@ -69,6 +69,9 @@ def test_each_address_has_its_own_brake_but_a_network_of_ipv6_has_one() -> None:
     assert attempts(brake, "2001:db8::1", BURST) == BURST
     assert attempts(brake, "2001:db8::2", BURST) == 0
     assert attempts(brake, "2001:db8:0:1::2", BURST) == BURST
+    assert attempts(brake, "::ffff:10.0.0.3", BURST) == BURST
+    assert attempts(brake, "::ffff:10.0.0.4", BURST) == BURST
+    assert attempts(brake, "::ffff:10.0.0.1", BURST) == 0
 
 
 def test_right_attempts_are_given_back_and_forgotten() -> None:

@@ -1,5 +1,7 @@
 """Descriptions of pictures: what is asked of the engine, and how its answers are worded."""
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,25 @@ def test_what_could_not_be_asked_is_a_warning(ask: Ask, serve: Serve, engine: Fa
     assert ask().headers["X-Darkroom-Warnings"] == "no CLIP here"
     strict = serve(strict=True).post("/sdapi/v1/interrogate", json={"image": to_base64(noise(8, 8))})
     assert (strict.status_code, strict.json()["code"]) == (422, "not_strict")
+
+
+def test_one_picture_after_the_other_is_described_and_shown_in_progress(
+    ask: Ask, client: TestClient, engine: FakeEngine
+) -> None:
+    engine.held = True
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while client.get("/internal/pending-tasks").json()["size"] < 1 or not engine.questions:
+        time.sleep(0.002)
+    assert client.get("/sdapi/v1/progress").json()["state"]["job"] == "interrogate"
+    time.sleep(0.05)
+    assert len(engine.questions) == 1
+    engine.held = False
+    for thread in threads:
+        thread.join(10)
+    assert len(engine.questions) == 3
+    assert client.get("/sdapi/v1/progress").json()["state"]["job"] == ""
 
 
 def test_an_unknown_model_is_told_after_a_bad_picture(ask: Ask, client: TestClient) -> None:

@@ -103,6 +103,7 @@ def test_a_method_does_not_mind_checkpoints_that_it_does_not_look_at(client: Tes
     ("fields", "status", "said"),
     [
         ({"a": "nobody"}, 404, "a: 'nobody'"),
+        ({"a": "small"}, 404, "a: 'small' is not allowed; known: small-a"),
         ({"b": ""}, 422, "b: ''"),
         ({"b": "nobody"}, 404, "b: 'nobody'"),
         ({"method": "Add difference"}, 422, "c: ''"),
@@ -192,6 +193,15 @@ def test_a_second_merge_waits_for_the_first(client: TestClient, engine: FakeEngi
         assert len(engine.merges) == 1
     second.join(10)
     assert len(engine.merges) == 2
+
+
+def test_no_more_merges_wait_than_requests_may(serve: Serve, engine: FakeEngine) -> None:
+    client = serve(max_queue=1)
+    with merging(client, engine):
+        answer = client.post("/models/merge", json={"a": "small-a", "b": "bar"})
+        assert (answer.status_code, answer.json()["code"]) == (429, "busy")
+        assert answer.headers["Retry-After"]
+    assert client.post("/models/merge", json={"a": "small-a", "b": "bar"}).status_code == 200
 
 
 def test_pictures_come_before_merges_in_progress(client: TestClient, engine: FakeEngine) -> None:

@@ -66,6 +66,17 @@ def test_strengths_are_read_by_place_and_by_name(
     assert adapters_of(f"a {tag} b", VALUES, engine).adapters == (Adapter(name="one", text=text, unet=unet, rank=rank),)
 
 
+def test_blocks_may_have_strengths_of_their_own(engine: FakeEngine) -> None:
+    [one] = adapters_of("<lora:one:0.5:lbw=OUTALL> a", VALUES, engine).adapters
+    assert (one.unet, dict(one.blocks)["OUT03"], dict(one.blocks)["IN04"]) == (0.5, 1.0, 0.0)
+
+
+def test_blocks_that_cannot_be_read_leave_the_adapter_as_it_is_with_a_warning(engine: FakeEngine) -> None:
+    chosen = adapters_of("<lora:one:0.5:lbw=1,2,3> a", VALUES, engine)
+    assert chosen.adapters == (Adapter(name="one", unet=0.5, text=0.5),)
+    assert "12, 17, 20, 26 numbers" in chosen.warnings[0]
+
+
 @pytest.mark.parametrize(
     "tag", ["<lora:one:x>", "<lora:one:nan>", "<lora:one:1:1:2.5>", "<lora:te=1>", "<lora:one:1e999>"]
 )
@@ -240,6 +251,13 @@ def test_the_lists_look_as_clients_know_them(client: TestClient, engine: FakeEng
     assert embeddings["skipped"] == {
         "wide": {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None, "shape": 2048, "vectors": 2}
     }
+
+
+def test_an_adapter_is_listed_with_the_words_that_it_answers_to(client: TestClient, engine: FakeEngine) -> None:
+    first = engine.shelf.adapters
+    first[0] = replace(first[0], activation_text="red sofa", preferred_weight=0.7)
+    one = client.get("/sdapi/v1/loras").json()[0]
+    assert (one["activation_text"], one["preferred_weight"]) == ("red sofa", 0.7)
 
 
 @pytest.mark.parametrize("what", ["loras", "vae", "embeddings"])

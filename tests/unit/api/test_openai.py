@@ -308,9 +308,8 @@ def test_a_picture_comes_with_the_answer_or_by_its_address(
 
 def test_the_address_of_a_picture_is_all_that_it_takes_to_fetch_it(serve: Serve) -> None:
     client = serve(api_auth="me:secret")
-    client.auth = ("me", "secret")
-    address = generate(client, response_format="url")["data"][0]["url"]
-    client.auth = None
+    body = {"prompt": "a cat", "size": "64x64", "response_format": "url"}
+    address = client.post(GENERATIONS, json=body, auth=("me", "secret")).json()["data"][0]["url"]
     assert client.get(address).status_code == 200
     assert client.get(address + "x").status_code == 404
     assert client.get("/v1/pictures/").status_code in {401, 404}

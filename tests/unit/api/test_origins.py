@@ -29,7 +29,9 @@ def test_a_name_that_nobody_can_register_is_served(client: TestClient, host: str
     "host",
     [
         "evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil.example", "evil.example.",
-        "user@evil.example", "127.0.0.1@evil.example", "[evil", "evil.example:port", "a.xn--local-1.com",
+        "user@evil.example", "127.0.0.1@evil.example", "[evil", "evil.example:port",
+        "localhost/.evil.example", "localhost#.evil.example", "localhost?.evil.example", "localhost\\.evil.example",
+        "evil.example@localhost", "localhost, evil.example", "a.xn--local-1.com",
     ],
 )  # fmt: skip
 def test_a_name_that_a_stranger_may_own_is_refused(client: TestClient, host: str) -> None:

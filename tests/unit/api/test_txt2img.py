@@ -202,15 +202,15 @@ def test_an_empty_checkpoint_in_overrides_means_nothing(client: TestClient) -> N
 
 def test_fields_without_effect_are_named(client: TestClient) -> None:
     fields = {
-        "restore_faces": True,
-        "override_settings": {"nonsense\r\nX: 1": 1, "ESRGAN_tile": 64, "DAT_tile": 192},
+        "override_settings": {"nonsense\r\nX: 1": 1, "hypertile_max_tile_unet": 64, "ldsr_steps": 100},
+        "override_settings_restore_afterwards": False,
         "alwayson_scripts": {"ControlNet": {"args": []}},
     }
     ignored = client.post(ROUTE, json=fields).headers["X-Darkroom-Ignored"].split(", ")
     assert ignored == [
-        "restore_faces",
+        "override_settings_restore_afterwards",
         "override_settings.nonsense??X: 1",
-        "override_settings.ESRGAN_tile",
+        "override_settings.hypertile_max_tile_unet",
     ]
 
 

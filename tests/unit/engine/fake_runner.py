@@ -14,6 +14,7 @@ from darkroom.errors import OutOfDeviceMemory
 from darkroom.jobs.image_conditioning import as_pixels
 from darkroom.jobs.ops import Answer, Cond, Decode, Denoise, EncodeImage, EncodeText, Program, Question, Upscale
 from darkroom.jobs.programs import program
+from darkroom.jobs.retouching import Spec
 from darkroom.jobs.spec import InitImage, JobSpec, Picture
 
 SPREAD = 0.5
@@ -40,7 +41,8 @@ class FakeRunner:
         with torch.inference_mode():
             yield
 
-    def program(self, spec: JobSpec, index: int) -> Program:
+    def program(self, spec: Spec, index: int) -> Program:
+        assert isinstance(spec, JobSpec)
         return self._watched(program(spec, index, torch.device("cpu")))
 
     def _watched(self, inner: Program) -> Program:

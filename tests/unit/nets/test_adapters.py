@@ -1,5 +1,6 @@
 """The changes that adapters make to weights, each against a dense formula that is written another way."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -286,6 +287,32 @@ def test_a_file_is_read_by_layers_with_the_embeddings_in_it(tmp_path: Path) -> N
     file = read_adapter(path)
     assert set(file.layers["lora_unet_x"]) == {"lora_up.weight", "lora_down.weight"}
     assert {name: one.vectors for name, one in file.embeddings.items()} == {"word": 2, "other": 3}
+
+
+@pytest.mark.parametrize(
+    ("more", "scale"),
+    [({}, 4.0), ({"unet.use_rslora": True}, 8 / 2**0.5), ({"unet.alpha_pattern": {"proj_in": 1}}, 0.5)],
+)
+def test_diffusers_tells_the_scale_in_the_header(tmp_path: Path, more: dict[str, object], scale: float) -> None:
+    path = tmp_path / "a.safetensors"
+    layer = "unet.mid_block.attentions.0.proj_in"
+    up, down = noise(6, 2).float(), noise(2, 4).float()
+    notes = {"unet.r": 2, "unet.lora_alpha": 8, "text_encoder.lora_alpha": 100, **more}
+    tensors = {f"{layer}.lora_B.weight": up, f"{layer}.lora_A.weight": down}
+    save_file(tensors, path, metadata={"lora_adapter_metadata": json.dumps(notes)})
+    [parts] = read_adapter(path).layers.values()
+    torch.testing.assert_close(change(parts, noise(6, 4).float(), 1.0).weight, up @ down * scale)
+
+
+def test_magnitudes_by_peft_are_those_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    weight, parts, dense = dora_by_rows()
+    layer = "base_model.model.conv_out"
+    tensors = {f"{layer}.lora_{end}.weight": parts[f"lora_{end}.weight"].float() for end in "AB"}
+    tensors[f"{layer}.lora_magnitude_vector"] = parts["dora_scale"].flatten().float()
+    save_file(tensors, path)
+    [found] = read_adapter(path).layers.values()
+    torch.testing.assert_close(change(found, weight.float(), 1.0).weight, dense.float())
 
 
 @pytest.mark.parametrize("name", ["lora_unet_x.mystery", "lora_unet_x.lora_up.weight", "plain"])

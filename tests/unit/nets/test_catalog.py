@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,4 +160,45 @@ def test_the_hash_of_a_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_closing_twice_or_unused_is_harmless(tmp_path: Path) -> None:
     catalog = Catalog([tmp_path])
     catalog.close()
+    catalog.close()
+
+
+def test_hidden_folders_are_passed_over_on_request(tmp_path: Path) -> None:
+    put(tmp_path, ".hidden/sub/a.safetensors")
+    put(tmp_path, "shown/.b.safetensors")
+    with catalog_of(tmp_path) as catalog:
+        assert paths(catalog.refresh()) == [".hidden/sub/a.safetensors", "shown/.b.safetensors"]
+        assert paths(catalog.refresh(hidden=False)) == ["shown/.b.safetensors"]
+
+
+def test_a_checkpoint_of_ones_own_comes_first_and_only_once(tmp_path: Path) -> None:
+    put(tmp_path, "models/a.safetensors")
+    inside, outside = put(tmp_path, "models/sub/b.ckpt"), put(tmp_path, "elsewhere/c.ckpt")
+    for first, listed in (
+        (inside, ["sub/b.ckpt", "a.safetensors"]),
+        (outside, ["c.ckpt", "a.safetensors", "sub/b.ckpt"]),
+        (tmp_path / "gone.ckpt", ["a.safetensors", "sub/b.ckpt"]),
+    ):
+        catalog = Catalog([tmp_path / "models"], first=first)
+        assert paths(catalog.refresh()) == listed
+        catalog.close()
+
+
+def test_of_two_folders_files_of_one_name_the_last_one_counts(tmp_path: Path) -> None:
+    put(tmp_path, "one/a.safetensors")
+    put(tmp_path, "one/b.safetensors")
+    last = put(tmp_path, "two/a.safetensors", b"others")
+    with catalog_of(tmp_path / "one", tmp_path / "two") as catalog:
+        found = catalog.refresh()
+    assert paths(found) == ["a.safetensors", "b.safetensors"]
+    assert found[0].filename == str(last)
+
+
+def test_no_hash_is_computed_unless_it_is_asked_for(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.safetensors")
+    catalog = Catalog([tmp_path], hashing=False)
+    catalog.refresh()
+    assert [thread.name for thread in threading.enumerate() if thread.name == "checkpoint-hashes"] == []
+    assert catalog.checkpoints()[0].sha256 is None
+    assert catalog.sha256(str(path)) == hashlib.sha256(b"weights").hexdigest()
     catalog.close()

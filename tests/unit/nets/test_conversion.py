@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from darkroom.errors import BadModelFile
+from darkroom.errors import BadModelFile, NoRoom
 from darkroom.nets import conversion
 from darkroom.nets.catalog import Hashes
 from darkroom.nets.conversion import Copies, make_copy
@@ -25,6 +25,11 @@ def put(path: Path, number: int = 1, size: int = 1000) -> Path:
 
 def copies_in(folder: Path, max_bytes: int = 1 << 20) -> Copies:
     return Copies(folder, max_bytes, Hashes(None).get)
+
+
+@pytest.fixture(autouse=True)
+def _even_small_files_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "_LARGE_BYTES", 0)
 
 
 @pytest.fixture
@@ -93,7 +98,7 @@ def test_a_refused_file_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("darkroom.nets.conversion.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
-    with pytest.raises(BadModelFile, match=r"a\.ckpt: its safetensors copy takes about \d+ bytes .* and 10 are free"):
+    with pytest.raises(NoRoom, match=r"a\.ckpt: its safetensors copy takes about \d+ bytes .* and 10 are free"):
         copies_in(tmp_path / "kept").get(put(tmp_path / "a.ckpt"))
 
 

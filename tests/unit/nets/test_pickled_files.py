@@ -1,5 +1,6 @@
 """Pickled files: what comes out of good ones, and that nothing comes out of, or runs from, the others."""
 
+import ast
 import io
 import pickle
 import struct
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 from torch import Tensor
@@ -151,6 +152,7 @@ def test_the_notes_of_a_training_are_passed_over(tmp_path: Path, monkeypatch: py
     note.__dict__.update(best=torch.tensor(0.5), score=np.float64(0.25))
     content = {
         "state_dict": OrderedDict(a=torch.ones(2)),
+        "noise": np.arange(3),
         "callbacks": {Leftover: {"score": np.float64(0.5), "steps": np.int64(3)}, "one": note},
         "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(2)}}, "seen": {1, 2}}],
     }
@@ -179,6 +181,7 @@ trees = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=20)  # a process for each
 @given(content=st.dictionaries(st.text(min_size=1, max_size=8) | st.integers(), trees, max_size=4))
 def test_whatever_tree_is_saved_comes_back(tmp_path_factory: pytest.TempPathFactory, content: dict[Any, Any]) -> None:
     if isinstance(content.get("state_dict"), dict):
@@ -187,6 +190,22 @@ def test_whatever_tree_is_saved_comes_back(tmp_path_factory: pytest.TempPathFact
 
 
 # What must not be opened.
+
+
+def test_nothing_in_the_package_reads_pickles_in_its_own_process() -> None:
+    """Training, which reads what it has written itself, apart."""
+    found = []
+    for path in (ROOT / "darkroom").rglob("*.py"):
+        if path.parts[-2] == "mini":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            module = str(node.module) if isinstance(node, ast.ImportFrom) else ""
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            odd = {"pickle", "_pickle", "dill", "joblib", "shelve", "marshal"} & {*names, module}
+            if odd or called in {"torch.load", "torch.jit.load", "np.load"} or called.endswith(".load_from_file"):
+                found.append(f"{path.relative_to(ROOT)}: {ast.unparse(node)[:80]}")
+    assert found == []
 
 
 @pytest.mark.parametrize("trick", traps.LIVE)

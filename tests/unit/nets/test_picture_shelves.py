@@ -38,7 +38,7 @@ def test_a_file_takes_the_place_of_the_published_network(tmp_path: Path, family:
     path = touch(tmp_path / family / "4x-Sharp.pth")
     found = listed(tmp_path)
     assert found["4x-Sharp"].filename == path
-    assert not {"ESRGAN": "ESRGAN_4x", "SwinIR": "SwinIR 4x"}[family] in found
+    assert {"ESRGAN": "ESRGAN_4x", "SwinIR": "SwinIR 4x"}[family] not in found
 
 
 def test_a_published_file_is_found_by_its_name_and_listed_once(tmp_path: Path) -> None:

@@ -38,6 +38,17 @@ def test_metadata_come_with_objects_decoded_and_the_interesting_first(tmp_path: 
     assert file.metadata["bad"] == "{no"
 
 
+@pytest.mark.parametrize(
+    ("text", "wishes"), [('{"activation text": "red"}', {"activation text": "red"}), ("[1]", {}), ("{", {}), (None, {})]
+)
+def test_what_people_noted_beside_an_adapter_is_read(tmp_path: Path, text: str | None, wishes: object) -> None:
+    path = put_adapter(tmp_path, "one")
+    if text is not None:
+        path.with_suffix(".json").write_text(text)
+    [file] = shelves.adapters([tmp_path])
+    assert file.wishes == wishes
+
+
 def test_an_adapter_is_found_by_name_and_by_alias_but_not_by_one_that_means_two(tmp_path: Path) -> None:
     put_adapter(tmp_path, "one", ss_output_name="style")
     put_adapter(tmp_path, "three", ss_output_name="shared")
