@@ -113,6 +113,10 @@ class Credentials:
         """With one key less. Raises CredentialsError."""
         return replace(self, keys=_without(self.keys, name, "key"))
 
+    def joined(self, other: "Credentials") -> "Credentials":
+        """With those of another, which count where both have a name."""
+        return Credentials(users={**self.users, **other.users}, keys={**self.keys, **other.keys})
+
     def find_key(self, key: bytes) -> str | None:
         """The name of a key, None if it is not among them; every one is compared in full."""
         digest = hash_key(key)
@@ -132,6 +136,11 @@ def read(path: Path) -> Credentials:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text"
         raise CredentialsError(f"credentials file {path}: {reason}") from None
+    return parse(text, f"credentials file {path}, line")
+
+
+def parse(text: str, place: str) -> Credentials:
+    """The users and keys of some lines. Raises CredentialsError, which names the place and the line's number."""
     users: dict[str, PasswordHash] = {}
     keys: dict[str, bytes] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -140,7 +149,7 @@ def read(path: Path) -> Credentials:
         try:
             _read_line(line, users, keys)
         except ValueError:
-            raise CredentialsError(f"credentials file {path}, line {number} cannot be read") from None
+            raise CredentialsError(f"{place} {number} cannot be read") from None
     return Credentials(users=users, keys=keys)
 
 

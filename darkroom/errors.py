@@ -5,7 +5,8 @@ DarkroomError                       500  internal
 allowed
 │   ├── LimitExceeded               422  limit_exceeded    a number above a configured limit
 │   ├── BadImage                    422  bad_image         a picture that cannot or must not be decoded
-│   └── UnknownName                 404  unknown_name      a model, sampler or job that does not exist
+│   ├── UnknownName                 404  unknown_name      a model, sampler or job that does not exist
+│   └── NotInstalled                404  not_installed     a network that is listed and whose file is missing
 ├── NotStrict                       422  not_strict        --strict: something that would only have drawn a warning
 ├── BodyTooLarge                    413  body_too_large    a request's body is longer than the operator allows
 ├── Frozen                          403  frozen            an option that the operator lets nobody change
@@ -70,6 +71,13 @@ class UnknownName(BadRequest):
     def __init__(self, field: str, value: str, known: Sequence[str]) -> None:
         near = get_close_matches(value, known, n=3, cutoff=0.4) or list(known[:5])
         super().__init__(field, value, "known: " + ", ".join(near) if near else "there is none yet")
+
+
+class NotInstalled(BadRequest):
+    """A network that has a name here and no file; says where that should be."""
+
+    http_status = 404
+    code = "not_installed"
 
 
 class NotStrict(DarkroomError):

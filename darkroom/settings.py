@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from darkroom.credentials import Credentials, parse
 from darkroom.options.freezing import Freezing, read_names, read_sections
 
 UpscalerFamily = Literal["Darkroom", "ESRGAN", "RealESRGAN", "DAT", "HAT", "SwinIR", "ScuNET", "LDSR"]
@@ -89,6 +90,9 @@ class Settings(BaseSettings):
     api_auth_file: Path | None = Field(
         None, description="File of users and keys, written by `darkroom user` and `darkroom key`."
     )
+    api_auth_hashed: SecretStr = Field(
+        SecretStr(""), description="Lines of such a file, separated by newlines or commas: for the environment."
+    )
     insecure_no_auth: bool = Field(False, description="Serve other machines without asking for a password.")
     allowed_hosts: str = Field(
         "", description="DNS names of this server, with wildcards, separated by commas; needed without passwords."
@@ -127,9 +131,12 @@ class Settings(BaseSettings):
     jobs_at_once: int = Field(16, ge=1, description="Asynchronous jobs in work at once.")
     history: bool = Field(True, description="Keep every picture with its request in data_dir, for /jobs and /images.")
     history_days: float = Field(30.0, gt=0, description="Kept pictures older than this are removed.")
-    history_gb: float = Field(10.0, gt=0, description="Above so many gigabytes of kept pictures the oldest are removed.")
+    history_gb: float = Field(
+        10.0, gt=0, description="Above so many gigabytes of kept pictures the oldest are removed."
+    )
     database_url: SecretStr = Field(
-        SecretStr(""), description="Database of jobs, such as postgresql://...; the file history.db in data_dir if empty."
+        SecretStr(""),
+        description="Database of jobs, such as postgresql://...; the file history.db in data_dir if empty.",
     )
     pictures_url: str = Field(
         "", description="Where pictures are kept: s3://bucket/prefix; the folder pictures in data_dir if empty."
@@ -167,6 +174,12 @@ class Settings(BaseSettings):
     def _check_credentials(cls, value: SecretStr) -> SecretStr:
         parse_credentials(value.get_secret_value())
         return value
+
+    @model_validator(mode="after")
+    def _check_hashes(self) -> Self:
+        if self.api_auth_hashed.get_secret_value() and self.hashed_credentials == Credentials():
+            raise ValueError("api_auth_hashed names no user and no key")
+        return self
 
     @field_validator("cors_allow_origins_regex")
     @classmethod
@@ -209,7 +222,7 @@ class Settings(BaseSettings):
     @property
     def is_guarded(self) -> bool:
         """Whether anybody is asked who they are."""
-        return bool(self.credentials) or self.api_auth_file is not None
+        return bool(self.credentials or self.api_auth_hashed.get_secret_value()) or self.api_auth_file is not None
 
     @property
     def host_names(self) -> list[str]:
@@ -220,6 +233,11 @@ class Settings(BaseSettings):
     def credentials(self) -> dict[str, str]:
         """Password by user name; empty when no password is asked for."""
         return parse_credentials(self.api_auth.get_secret_value())
+
+    @property
+    def hashed_credentials(self) -> Credentials:
+        """Users and keys that are given by their hashes."""
+        return parse(self.api_auth_hashed.get_secret_value().replace(",", "\n"), "api_auth_hashed, entry")
 
     @property
     def origins(self) -> list[str]:

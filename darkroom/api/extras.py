@@ -19,7 +19,7 @@ from PIL import Image
 
 from darkroom.api.context import Context, Series, Shared
 from darkroom.api.fetch import with_pictures
-from darkroom.api.jobs.attempt import admit, is_repeatable, options_of
+from darkroom.api.jobs.attempt import admit, is_repeatable, note_engine_job, options_of
 from darkroom.api.models import Extras, ExtrasBatch, ExtrasSingle
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, insist, printable, while_connected
 from darkroom.api.upscaling import Shelf, Workbench, missing_restorer
@@ -61,8 +61,14 @@ class _Work:
     unable: frozenset[str] = field(default_factory=frozenset)
 
 
-@router.post("/extra-single-image", operation_id="extras_single_image_api_sdapi_v1_extra_single_image_post")
-async def extra_single_image(wire: ExtrasSingle, request: Request, context: Shared, response: Response) -> Any:
+@router.post(
+    "/extra-single-image",
+    response_model=dict[str, Any],
+    operation_id="extras_single_image_api_sdapi_v1_extra_single_image_post",
+)
+async def extra_single_image(
+    wire: ExtrasSingle, request: Request, context: Shared, response: Response
+) -> dict[str, Any] | Response:
     """Enlarge a picture, and restore the faces in it."""
     unable = _tell(wire, context, response)
     wire = await with_pictures(wire, context)
@@ -76,8 +82,14 @@ async def extra_single_image(wire: ExtrasSingle, request: Request, context: Shar
     return {"html_info": shown, "image": data}
 
 
-@router.post("/extra-batch-images", operation_id="extras_batch_images_api_sdapi_v1_extra_batch_images_post")
-async def extra_batch_images(wire: ExtrasBatch, request: Request, context: Shared, response: Response) -> Any:
+@router.post(
+    "/extra-batch-images",
+    response_model=dict[str, Any],
+    operation_id="extras_batch_images_api_sdapi_v1_extra_batch_images_post",
+)
+async def extra_batch_images(
+    wire: ExtrasBatch, request: Request, context: Shared, response: Response
+) -> dict[str, Any] | Response:
     """Enlarge several pictures, one after another. An interrupt leaves out those that were not begun."""
     unable = _tell(wire, context, response)
     most = context.settings.max_images
@@ -114,7 +126,7 @@ async def _work_on(
     made: list[tuple[str, str]] = []
     series = Series(task_id="", began=time.time(), planned=len(sources))
     context.series.append(series)
-    bench = Workbench(context.engine, seen=series.job_ids)
+    bench = Workbench(context.engine, seen=series.job_ids, note=partial(note_engine_job, request))
     options = options_of(request, context)
     work = _Work(wire=wire, settings=context.settings, options=options, bench=bench, unable=unable)
     try:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
@@ -11,7 +12,7 @@ from darkroom.api.context import Context, Shared
 from darkroom.api.convert import Prepared, to_spec
 from darkroom.api.fetch import with_pictures
 from darkroom.api.infotext import fill
-from darkroom.api.jobs.attempt import drawn_seeds, options_of
+from darkroom.api.jobs.attempt import drawn_seeds, note_engine_job, options_of
 from darkroom.api.models import Generated, Generation, Img2Img, Txt2Img
 from darkroom.api.results import answer
 from darkroom.api.running import (
@@ -63,7 +64,7 @@ async def _generate(wire: Generation, request: Request, context: Context) -> Res
         return await _run_script(fetched, chosen, notes, request, context)
     try:
         again = fetched.model_copy(update=drawn_seeds(request))
-        prepared = await while_connected(request, _prepare(again, context, options))
+        prepared = await while_connected(request, _prepare(again, request, context, options))
     except ClientGoneError:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     prepared = replace(prepared, warnings=(*notes, *prepared.warnings))
@@ -75,10 +76,10 @@ async def _generate(wire: Generation, request: Request, context: Context) -> Res
     return Response(body, media_type="application/json", headers=job_headers(prepared, event.status.job_id))
 
 
-async def _prepare(wire: Generation, context: Context, options: OptionValues) -> Prepared:
+async def _prepare(wire: Generation, request: Request, context: Context, options: OptionValues) -> Prepared:
     """The job of a request. Where its start picture may have to be enlarged, the engine is waited for."""
     engine = context.engine
-    bench = Workbench(engine, task_id=wire.task_id)
+    bench = Workbench(engine, task_id=wire.task_id, note=partial(note_engine_job, request))
     waits = isinstance(wire, Img2Img) and (options.upscaler_for_img2img or wire.override_settings)
     limiter = context.waiters if waits else context.workers
     try:

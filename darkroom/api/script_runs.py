@@ -90,7 +90,7 @@ async def run_script(request: Request, context: Context, wire: Generation, chose
     """Run a script to its end. Raises ClientGoneError, and whatever its requests are refused with."""
     options = options_of(request, context)
     plain = wire.model_copy(update={"script_name": None, "script_args": []})
-    bench = Workbench(context.engine, task_id=wire.task_id)
+    bench = Workbench(context.engine, task_id=wire.task_id, note=partial(note_engine_job, request))
     plan = chosen.script.plan(plain, chosen.arguments, _setting(context, chosen, options, bench))
     if not context.running():
         context.controls.begin()

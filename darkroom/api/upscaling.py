@@ -5,7 +5,7 @@ Knows names, options and pictures; what a network is, the engine knows.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from PIL import Image
 from darkroom.api.answers import UnknownUpscaler
 from darkroom.api.models import Generation
 from darkroom.engine.client import Engine, Event, result
-from darkroom.errors import BadRequest, DarkroomError
+from darkroom.errors import BadRequest, DarkroomError, NotInstalled
 from darkroom.images.upscale import BUILT_IN, NONE, RESAMPLERS, Enlarge
 from darkroom.jobs.latent_modes import LATENT_MODES
 from darkroom.jobs.networks import FaceRestorerInfo, UpscalerInfo, lack_of
@@ -59,7 +59,7 @@ def find_network(
 ) -> UpscalerInfo | None:
     """The network of an upscaler's name, None for a name that needs none. `also` are further names that are known.
 
-    Raises UnknownUpscaler, and BadRequest for a network that is listed but cannot be used.
+    Raises UnknownUpscaler, and NotInstalled for a network that is listed but cannot be used.
     """
     if name in BUILT_IN:
         return None
@@ -68,7 +68,7 @@ def find_network(
         raise UnknownUpscaler(field, name, (*also, *upscaler_names(shelf, values)))
     lack = lack_of(info)
     if lack:
-        raise BadRequest(field, name, lack)
+        raise NotInstalled(field, name, lack)
     return info
 
 
@@ -86,7 +86,7 @@ def tiles_for(info: UpscalerInfo, values: OptionValues) -> Tiles:
 
 
 def with_tiles(hires: Hires, values: OptionValues, shelf: Shelf) -> Hires:
-    """The second pass with its upscaler set up. Raises UnknownUpscaler, BadRequest for one that cannot be used."""
+    """The second pass with its upscaler set up. Raises UnknownUpscaler, NotInstalled."""
     if hires.upscaler in LATENT_MODES:
         return hires
     info = find_network("hr_upscaler", hires.upscaler, shelf, values, also=tuple(LATENT_MODES))
@@ -144,10 +144,18 @@ class Workbench:
     `interrupted` and `skipped` say whether a piece of work was.
     """
 
-    def __init__(self, engine: Engine, *, task_id: str = "", seen: set[str] | None = None) -> None:
-        """`seen` holds the ids of the jobs in work."""
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        task_id: str = "",
+        seen: set[str] | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`seen` holds the ids of the jobs in work; `note` is told of every job."""
         self._engine = engine
         self._task_id = task_id
+        self._note = note
         self._job_ids = set[str]() if seen is None else seen
         self._dropped = False
         self._lock = threading.Lock()
@@ -155,7 +163,7 @@ class Workbench:
         self.skipped = False
 
     def find(self, values: OptionValues, field: str, name: str) -> Enlarge | None:
-        """The function of an upscaler, None for none. Raises UnknownUpscaler, BadRequest."""
+        """The function of an upscaler, None for none. Raises UnknownUpscaler, NotInstalled."""
         info = find_network(field, name, self._engine, values)
         if info is None:
             return None if name == NONE else RESAMPLERS[name]
@@ -181,6 +189,7 @@ class Workbench:
                 raise Dropped
             job_id = self._engine.submit(spec)
             self._job_ids.add(job_id)
+        self._note(job_id)
         event: Event = from_thread.run(result, self._engine, job_id)
         with self._lock:
             self._job_ids.discard(job_id)

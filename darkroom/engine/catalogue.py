@@ -42,11 +42,11 @@ class Catalogue:
 
     def get(self, key: str) -> CheckpointInfo:
         """One checkpoint. Raises UnknownName."""
-        known = self.checkpoints()
-        for info in known:
-            if info.key == key:
-                return info
-        raise UnknownName("checkpoint", key, [info.key for info in known])
+        known = self._catalog.checkpoints()
+        for file in known:
+            if file.path == key:
+                return _info(file)
+        raise UnknownName("checkpoint", key, [file.path for file in known])
 
     def refresh(self, *, hidden: bool | None = None) -> None:
         """Look at the folders again, in those whose names begin with a dot or not; None: as last time."""

@@ -37,7 +37,7 @@ Describing = Generator[None, None, Description]
 class Describers:
     """Looks for networks in the folder of models, and for lists of texts in `interrogate` in it or beside it.
 
-    What CLIP makes of a list is kept, also when the networks are not: it takes far longer than anything about a picture.
+    What CLIP makes of a list is kept, also when the networks are not: it takes longer than everything about a picture.
     """
 
     def __init__(self, models: Path, device: torch.device, *, half: bool) -> None:
@@ -68,12 +68,10 @@ class Describers:
         self._captioner = self._ranker = self._tagger = None
 
     def _in_words(self, picture: Picture, question: InWords) -> Describing:
-        self._captioner = self._captioner or load_captioner(self._models, self._device, self._dtype)
+        captioner = self._captioner = self._captioner or load_captioner(self._models, self._device, self._dtype)
         yield
         image = Image.fromarray(picture)
-        sentence = self._captioner.caption(
-            image, beams=question.beams, shortest=question.shortest, longest=question.longest
-        )
+        sentence = captioner.caption(image, beams=question.beams, shortest=question.shortest, longest=question.longest)
         yield
         folders = (self._models / CATEGORIES, self._models.absolute().parent / CATEGORIES)
         categories = read_categories(folders, question.left_out, question.lines)
@@ -116,8 +114,8 @@ class Describers:
         return known
 
     def _in_tags(self, picture: Picture, question: InTags) -> Describing:
-        self._tagger = self._tagger or load_tagger(self._models, self._device, self._dtype)
+        tagger = self._tagger = self._tagger or load_tagger(self._models, self._device, self._dtype)
         yield
         pixels = torch.from_numpy(picture.astype("float32") / 255).movedim(-1, 0)
-        likely = zip(self._tagger.tags, self._tagger.likelihoods(pixels), strict=True)
+        likely = zip(tagger.tags, tagger.likelihoods(pixels), strict=True)
         return Description(texts=tuple((tag, share) for tag, share in likely if share >= question.threshold))

@@ -294,7 +294,7 @@ class LocalEngine:
 
 
 def _next_part(parts: Describing) -> Description | None:
-    """Go on with a description; what it says once it is complete. A StopIteration cannot be handed to another thread."""
+    """Go on with a description; what it says once it is complete. A StopIteration cannot go to another thread."""
     try:
         next(parts)
     except StopIteration as end:

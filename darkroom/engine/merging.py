@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
 MAX_NAME_BYTES = 200
+_DRAFT = ".merge-{}.part"
+_STALE_S = 3600
 _YAMLS = (".yaml", ".yml")
 _SPARE_BYTES = 64 << 20
 _FORMATS: Mapping[NumberFormat, torch.dtype] = {
@@ -177,12 +180,20 @@ def _check_room(parts: Sequence[Part], folder: Path) -> None:
     """Raise CannotWrite before anything is written if it would not fit."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _remove_stale(folder)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise CannotWrite(f"{folder}: {error.strerror or error}") from error
     needed = sum(part.form.nbytes for part in parts) + _SPARE_BYTES
     if free < needed:
         raise CannotWrite(f"{folder}: {needed >> 20} MiB are needed and {free >> 20} MiB are free")
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what a process left that was killed while it merged. A file that is being written is never so old."""
+    for draft in folder.glob(_DRAFT.format("*")):
+        if draft.stat().st_mtime < time.time() - _STALE_S:
+            draft.unlink(missing_ok=True)
 
 
 def _hashes(
@@ -299,7 +310,7 @@ def _write(
     pieces: Iterator[Tensor],
 ) -> str:
     """Write the file, and the YAML beside it; nothing is left where that fails. Gives the file's SHA-256."""
-    draft = target.with_name(f".merge-{secrets.token_hex(8)}.part")
+    draft = target.with_name(_DRAFT.format(secrets.token_hex(8)))
     draft_config = draft.with_suffix(".yaml.part")
     try:
         with draft.open("xb") as file:

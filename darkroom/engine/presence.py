@@ -4,6 +4,7 @@ alone.
 
 import time
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import get_args
 from weakref import WeakSet
 
@@ -35,14 +36,14 @@ class Presence:
         filename = self._find_filename(op.model.checkpoint)
         if filename is None:
             return 0.0
-        part = _merged_part(op)
-        merge_s = self._merges.merge_s((filename, part), _merged(op.model)) if part else 0.0
-        return self._store.load_s(filename, eight_bits=op.model.is_in_eight_bits) + merge_s
+        part, eight_bits = _merged_part(op), op.model.is_in_eight_bits
+        merge_s = self._merges.merge_s((filename, eight_bits, part), _merged(op.model)) if part else 0.0
+        return self._store.load_s(filename, eight_bits=eight_bits) + merge_s
 
     def bring(self, op: ForCheckpoint) -> Network:
         """The network of a question's checkpoint, loaded if need be, with the question's adapters in it.
 
-        A picture that has begun goes on with the weights it began with, whatever becomes of their file. Raises
+        A picture that has begun goes on with the weights it began with, whatever becomes of their files. Raises
         UnknownName, BadModelFile.
         """
         network = self.network(op.model, afresh=isinstance(op, EncodeText))
@@ -50,7 +51,7 @@ class Presence:
         if part:
             began = time.perf_counter()
             network.merge(part)
-            place = self._catalogue.get(op.model.checkpoint).filename, part
+            place = self._filenames[op.model.checkpoint], op.model.is_in_eight_bits, part
             self._merges.note(place, _merged(op.model), time.perf_counter() - began)
         self._store.settle()
         return network
@@ -60,23 +61,31 @@ class Presence:
 
         Raises UnknownName, BadModelFile.
         """
-        info = self._catalogue.get(model.checkpoint)
-        eight_bits = model.is_in_eight_bits
-        network = None if afresh else self._store.find(info.filename, eight_bits=eight_bits)
+        network = None if afresh else self.find(model)
         if network is None:
-            network = self._store.get(info.filename, info.config, eight_bits=eight_bits)
+            info = self._catalogue.get(model.checkpoint)
+            self._filenames[model.checkpoint] = info.filename
+            network = self._store.get(info.filename, info.config, eight_bits=model.is_in_eight_bits)
         if network not in self._known:
             self._known.add(network)
             for part in get_args(Part):
-                self._merges.forget((info.filename, part))
-        network.variant = self._variants.of(network, model)
+                self._merges.forget((self._filenames[model.checkpoint], model.is_in_eight_bits, part))
+        network.variant = self._variants.of(network, model, afresh=afresh)
         return network
 
     def find(self, model: Model) -> Network | None:
-        """The network of a model if it is loaded."""
+        """The network of a model if it is loaded, as it was applied last."""
         filename = self._find_filename(model.checkpoint)
-        loaded = filename is not None and self._store.load_s(filename, eight_bits=model.is_in_eight_bits) == 0
-        return self.network(model, afresh=False) if loaded else None
+        return self._store.find(filename, eight_bits=model.is_in_eight_bits) if filename else None
+
+    def find_for_preview(self, model: Model) -> Network | None:
+        """The network of a model if it is loaded, to be applied as the model says; without its adapters, which a
+        decoder has no use for.
+        """
+        network = self.find(model)
+        if network is not None:
+            network.variant = self._variants.of(network, replace(model, adapters=()), afresh=False)
+        return network
 
     def _find_filename(self, checkpoint: str) -> str | None:
         if checkpoint not in self._filenames:

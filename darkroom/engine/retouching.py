@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from darkroom.engine.picture_networks import PictureNetworks
-from darkroom.errors import BadRequest, LimitExceeded, UnknownName
+from darkroom.errors import LimitExceeded, NotInstalled, UnknownName
 from darkroom.images.codecs import to_pixels
 from darkroom.images.tiles import cover_for_network, retouch
 from darkroom.images.upscale import BUILT_IN, RESAMPLERS, Enlarging, enlarge_to, enlarging_to
@@ -90,7 +90,7 @@ class Retouching:
     def enlarged(self, op: Upscale) -> Pieces:
         """The picture at exactly its new size; by Lanczos if the job is interrupted.
 
-        Raises UnknownName, BadRequest, BadModelFile, LimitExceeded.
+        Raises UnknownName, NotInstalled, BadModelFile, LimitExceeded.
         """
         if op.upscaler in BUILT_IN:
             return enlarge_to(op.picture, op.size, RESAMPLERS.get(op.upscaler))
@@ -161,7 +161,7 @@ class Retouching:
         return FaceDetector()
 
     def answer(self, ops: Sequence[EnlargeTile | RestoreFace]) -> list[Picture]:
-        """One picture per piece. Raises UnknownName, BadRequest, BadModelFile."""
+        """One picture per piece. Raises UnknownName, NotInstalled, BadModelFile."""
         return [self._answer(op) for op in ops]
 
     def _answer(self, op: EnlargeTile | RestoreFace) -> Picture:
@@ -181,13 +181,13 @@ class Retouching:
         info = self._info(name)
         lack = lack_of(info)
         if lack or info.filename is None:
-            raise BadRequest("upscaler", name, lack or "its file is missing")
+            raise NotInstalled("upscaler", name, lack or "its file is missing")
         return self._load(info.filename, load_network)
 
     def _restorer(self, name: str) -> PictureNetwork:
         info = self._networks.face_restorer(name)
         if info.filename is None:
-            raise BadRequest("face restorer", name, f"its file is missing: {info.wanted}")
+            raise NotInstalled("face restorer", name, f"its file is missing: {info.wanted}")
         return self._load(info.filename, load_restorer)
 
     def _load(self, filename: str, load: Load) -> PictureNetwork:

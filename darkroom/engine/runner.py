@@ -205,7 +205,7 @@ class NetworkRunner:
 
         None while the model is not loaded: nothing is loaded to show what others wait for.
         """
-        network = self._presence.find(model)
+        network = self._presence.find_for_preview(model)
         if network is None:
             return None
         if self._turns and method == "Full":

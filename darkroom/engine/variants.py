@@ -33,15 +33,20 @@ class Variants:
         self._check = check
         self._embeddings: OrderedDict[tuple[str, str], Embedding | None] = OrderedDict()
 
-    def of(self, network: Network, model: Model) -> Variant:
-        """How a network is applied for a model. Raises UnknownName, BadModelFile."""
-        adapters = [(one, *self._adapter(one.name)) for one in model.adapters if one.kind == "lora"]
-        chain = [(self._hypernetwork(one.name), one.unet) for one in model.adapters if one.kind == "hypernetwork"]
+    def of(self, network: Network, model: Model, *, afresh: bool = True) -> Variant:
+        """How a network is applied for a model; with `afresh` by its files as they are now. Raises UnknownName,
+        BadModelFile.
+        """
+        loras = [one for one in model.adapters if one.kind == "lora"]
+        adapters = [(one, *self._adapter(one.name, afresh)) for one in loras]
+        chain = [
+            (self._hypernetwork(one.name, afresh), one.unet) for one in model.adapters if one.kind == "hypernetwork"
+        ]
         return Variant(
             unet=tuple(_share(adapter, state, file, adapter.unet) for adapter, state, file in adapters),
             text=tuple(_share(adapter, state, file, adapter.text) for adapter, state, file in adapters),
             hypernetworks=tuple(chain),
-            vae=self._vae(model.vae, network) if model.vae else None,
+            vae=self._vae(model.vae, network, afresh) if model.vae else None,
             vae_use=VaeUse(tiling=model.tiling, fallback=model.vae_fallback, check=self._check),
             tiling=model.tiling,
             token_merging=model.token_merging,
@@ -61,23 +66,23 @@ class Variants:
                 found[info.name] = embedding.table
         return {name: one for name, one in found.items() if one.shape[1] == network.text_width}
 
-    def _adapter(self, name: str) -> tuple[Hashable, AdapterFile]:
+    def _adapter(self, name: str, afresh: bool) -> tuple[Hashable, AdapterFile]:
         known = {info.name: info.filename for info in self._small.adapters()}
         if name not in known:
             raise UnknownName("adapter", name, list(known))
-        return self._store.get_adapter(known[name])
+        return self._store.get_adapter(known[name], afresh=afresh)
 
-    def _hypernetwork(self, name: str) -> Hypernetwork:
+    def _hypernetwork(self, name: str, afresh: bool) -> Hypernetwork:
         known = {info.name: info.filename for info in self._small.hypernetworks()}
         if name not in known:
             raise UnknownName("hypernetwork", name, list(known))
-        return self._store.get_hypernetwork(known[name])
+        return self._store.get_hypernetwork(known[name], afresh=afresh)
 
-    def _vae(self, name: str, network: Network) -> Vae:
+    def _vae(self, name: str, network: Network, afresh: bool) -> Vae:
         known = {info.name: info.filename for info in self._small.autoencoders()}
         if name not in known:
             raise UnknownName("sd_vae", name, list(known))
-        vae = self._store.get_vae(known[name], network.scale, network.shift)
+        vae = self._store.get_vae(known[name], network.scale, network.shift, afresh=afresh)
         channels = int(vae.module.config.latent_channels)
         if channels != network.latent_channels:
             allowed = f"an autoencoder of {network.latent_channels} channels; this one has {channels}"

@@ -78,7 +78,7 @@ T5 = Kind(
     title="T5 text encoder (v1.1 XXL)",
     mark="encoder.block.0.layer.0.SelfAttention.q.weight",
     inside=("text_encoders.t5xxl.transformer.",),
-    stems=("t5xxl_fp16", "t5xxl_bf16", "t5xxl", "t5-v1_1-xxl", "t5_xxl"),
+    stems=("t5xxl_fp16", "t5xxl_bf16", "t5xxl", "t5-v1_1-xxl", "t5_xxl", "google_t5"),
 )
 
 

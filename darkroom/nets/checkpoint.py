@@ -31,6 +31,7 @@ _IGNORABLE = re.compile(
     r"|depth_model\..*|conditioner\..*\.(logit_scale|text_projection)"
     r"|text_encoders\..*\.(logit_scale|spiece_model|encoder\.embed_tokens\.weight)|(.*\.)?(scaled_fp8|scale_input)"
     r"|text_encoders\.clip_l\.(transformer\.)?text_projection(\.weight)?"
+    r"|(model\.)?model_sampling\.\w+"
     r"|(optimizer|optimizer_states|lr_schedulers|callbacks|loops|denoiser)\..*)"
 )
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _ROOT = Path(__file__).parents[2]
 _PROGRAM = """
 import os, sys
-sys.path.insert(0, sys.argv[1])
+sys.path.append(sys.argv[1])
 from darkroom.nets.unpickler.process import main
 os._exit(main(*sys.argv[2:]))
 """
@@ -48,29 +48,28 @@ def convert(path: Path, target: IO[bytes], max_bytes: int) -> None:
 def describe(path: Path) -> dict[str, Any]:
     """The safetensors header that a pickled file would have. Raises BadModelFile."""
     with tempfile.TemporaryFile() as target:
-        _run(path, "names", target, 1 << 50)
-        target.seek(0)
-        size = int.from_bytes(target.read(8), "little")
-        if size > MAX_HEADER_BYTES:
-            raise BadModelFile(f"{path.name}: names and shapes of its tensors take more than {MAX_HEADER_BYTES} bytes")
-        header: dict[str, Any] = json.loads(target.read(size))
+        _run(path, "names", target, MAX_HEADER_BYTES)
+        target.seek(8)
+        header: dict[str, Any] = json.loads(target.read())
     return header
 
 
 def _run(path: Path, mode: str, target: IO[bytes], max_bytes: int) -> None:
     try:
-        with path.open("rb") as source:
+        with path.open("rb") as source, tempfile.TemporaryFile() as said:
             seconds = 60 + os.fstat(source.fileno()).st_size / 10e6
             done = subprocess.run(  # noqa: S603  this interpreter, and a program of this package
                 [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_ROOT), mode, str(max_bytes)],
-                stdin=source, stdout=target, stderr=subprocess.PIPE, timeout=seconds, env=_environment(), check=False,
+                stdin=source, stdout=target, stderr=said, timeout=seconds, env=_environment(), check=False,
             )  # fmt: skip
+            said.seek(0)
+            reason = _reason(done.returncode, said.read(500)) if done.returncode else ""
     except subprocess.TimeoutExpired as error:
         raise BadModelFile(f"{path.name}: reading it took more than {seconds:.0f} s") from error
     except OSError as error:
         raise BadModelFile(f"{path.name}: cannot be read: {error.strerror}") from error
-    if done.returncode:
-        raise BadModelFile(f"{path.name}: {_reason(done.returncode, done.stderr)}")
+    if reason:
+        raise BadModelFile(f"{path.name}: {reason}")
 
 
 def _environment() -> dict[str, str]:
@@ -80,7 +79,7 @@ def _environment() -> dict[str, str]:
 
 def _reason(code: int, said: bytes) -> str:
     if code == 1 and said:
-        text = said[:500].decode("ascii", "replace").splitlines()[0]
+        text = said.decode("ascii", "replace").splitlines()[0]
         return f"is a pickled file that is not opened: {text}"
     if code < 0:
         return "is a pickled file; reading it took more time or memory than it may, or broke its reader"

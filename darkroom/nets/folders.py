@@ -154,7 +154,7 @@ def _transformers(folder: Path, parts: set[str]) -> Iterator[tuple[str, Callable
     yield "vae", _vae_names
     for part, text in texts.items():
         if part in parts:
-            yield part, _text_names(f"text_encoders.{text}.transformer.")
+            yield part, _text_names(f"text_encoders.{text}.transformer.", is_clip=text.startswith("clip"))
 
 
 _DENOISERS: Mapping[str, tuple[Callable[[Mapping[str, Any]], Source], Mapping[str, str]]] = MappingProxyType(
@@ -170,8 +170,13 @@ _DENOISERS: Mapping[str, tuple[Callable[[Mapping[str, Any]], Source], Mapping[st
 )  # fmt: skip
 
 
-def _text_names(prefix: str) -> Callable[[Mapping[str, Stored]], Source]:
-    return lambda _: lambda name: prefix + name
+def _text_names(prefix: str, *, is_clip: bool) -> Callable[[Mapping[str, Stored]], Source]:
+    def name(own: str) -> str:
+        # Newer folders leave out what CLIP's layers lie below.
+        lacking = is_clip and not own.startswith((_TEXT_MODEL, "text_projection."))
+        return f"{prefix}{_TEXT_MODEL}{own}" if lacking else prefix + own
+
+    return lambda _: name
 
 
 def _unet_names(stored: Mapping[str, Stored], config: Mapping[str, Any]) -> Source:

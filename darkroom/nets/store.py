@@ -7,6 +7,7 @@ which finds what is wrong with it and tells how much memory it will take, before
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -83,6 +84,18 @@ def load(
             raise BadModelFile(f"{checkpoint.path.name}: holds {kind}, which is not supported")
     network.family, network.dtype = kind, dtype
     return network
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Adapter:
+    """An adapter as read, and the state of its file then."""
+
+    state: Hashable
+    file: AdapterFile
+
+    @property
+    def nbytes(self) -> int:
+        return self.file.nbytes
 
 
 class Store:
@@ -173,33 +186,39 @@ class Store:
             return 0.0
         return self._seconds.get(key) or READING_S + _version(filename)[0] / self._speed
 
-    def get_vae(self, filename: str, scale: float, shift: float = 0.0) -> Vae:
+    def get_vae(self, filename: str, scale: float, shift: float = 0.0, *, afresh: bool = True) -> Vae:
         """An autoencoder that has a file of its own, loaded if needed. Raises BadModelFile."""
         return self.keep(
             ("autoencoder", filename, scale, shift),
             filename,
             lambda: load_vae(Path(filename), scale, self._device, self._vae_dtype, shift),
+            afresh=afresh,
         )
 
-    def get_adapter(self, filename: str) -> tuple[Hashable, AdapterFile]:
+    def get_adapter(self, filename: str, *, afresh: bool = True) -> tuple[Hashable, AdapterFile]:
         """An adapter's tensors and the state of the file that they are of, read if needed. Raises BadModelFile."""
         state = _version(filename)
-        return state, self.keep(("adapter", filename), filename, lambda: read_adapter(Path(filename)))
+        read = self.keep(
+            ("adapter", filename), filename, lambda: _Adapter(state, read_adapter(Path(filename))), afresh=afresh
+        )
+        return read.state, read.file
 
-    def get_hypernetwork(self, filename: str) -> Hypernetwork:
+    def get_hypernetwork(self, filename: str, *, afresh: bool = True) -> Hypernetwork:
         """A hypernetwork, read if needed. Raises BadModelFile."""
         return self.keep(
             ("hypernetwork", filename),
             filename,
             lambda: read_hypernetwork(Path(filename), self._device, self._dtype),
+            afresh=afresh,
         )
 
-    def keep(self, key: Hashable, filename: str, read: Callable[[], T]) -> T:
-        """What `read` makes of a file, read if needed (again if the file changed) and kept under the key. Raises what
-        `read` raises.
+    def keep(self, key: Hashable, filename: str, read: Callable[[], T], *, afresh: bool = True) -> T:
+        """What `read` makes of a file, read if needed and kept under the key. Raises what `read` raises.
+
+        With `afresh` it is read again if the file changed.
         """
         state = _version(filename)
-        thing: T | None = self._residents.find(key, state)
+        thing: T | None = self._residents.find(key, state if afresh else None)
         if thing is None:
             self._make_room(key, state, lambda: state[0])
             thing = self._read(key, filename, state, read)

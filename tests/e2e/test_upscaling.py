@@ -54,5 +54,5 @@ def test_a_second_pass_and_extras_run_beside_each_other(server: Server) -> None:
 def test_a_network_that_is_missing_is_named_with_its_place(server: Server) -> None:
     body = {"image": as_base64(drawn(64)), "upscaler_1": "R-ESRGAN 4x+"}
     answer = server.client.post("/sdapi/v1/extra-single-image", json=body)
-    assert answer.status_code == 422
+    assert answer.status_code == 404
     assert "RealESRGAN_x4plus.pth" in answer.json()["detail"]

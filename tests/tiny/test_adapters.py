@@ -39,6 +39,7 @@ SPECS: list[dict[str, Any]] = [
     {},
     {"adapters": (ONE,)},
     {"adapters": (TWO, ONE)},
+    {"adapters": (Adapter(name="one", blocks=(("BASE", 0.5), ("MID", 1.0))),)},
     {"vae": "other.safetensors"},
     {"tiling": True},
     {"token_merging": 0.5, "adapters": (ONE,)},

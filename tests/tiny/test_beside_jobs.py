@@ -82,6 +82,24 @@ def test_an_engine_that_closes_ends_its_merges(engine: LocalEngine) -> None:
     assert not any("mix" in info.path for info in engine.checkpoints())
 
 
+def test_whoever_goes_away_while_he_asks_leaves_the_device_at_work(engine: LocalEngine) -> None:
+    picture = np.zeros((8, 8, 3), dtype=np.uint8)
+
+    async def leave() -> None:
+        # The device is busy, so that the question is still waiting when its client goes.
+        job_id = engine.submit(tiny_spec())
+        for _ in range(5):
+            task = asyncio.ensure_future(engine.describe(picture, InTags()))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await result(engine, job_id)
+
+    asyncio.run(leave())
+    assert asyncio.run(result(engine, engine.submit(tiny_spec()))).pictures
+
+
 @pytest.mark.parametrize("question", [InWords(), InTags()])
 def test_a_missing_describing_network_fails_the_question_and_nothing_else(
     engine: LocalEngine, question: InWords | InTags

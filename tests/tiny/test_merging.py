@@ -272,6 +272,15 @@ def test_a_name_that_is_taken_meanwhile_is_not_overwritten(run: Run) -> None:
     assert not (run.folder / "x.yaml").exists()
 
 
+def test_what_a_killed_process_left_is_removed_and_nobody_else_s_work(run: Run) -> None:
+    old, young = run.folder / ".merge-0123.part", run.folder / ".merge-4567.part"
+    for part in (old, young):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    run(name="x")
+    assert (old.exists(), young.exists()) == (False, True)
+
+
 def test_a_damaged_parent_is_named_by_field_and_file(run: Run) -> None:
     path = run.folder / "sub/b.safetensors"
     path.write_bytes(path.read_bytes()[:-1])

@@ -18,7 +18,7 @@ from darkroom.errors import BadModelFile
 from darkroom.jobs.spec import Adapter
 from darkroom.settings import Settings
 from tests.tiny.adapters import write_tiny_lora
-from tests.tiny.checkpoints import write_tiny_checkpoint
+from tests.tiny.checkpoints import write_tiny_checkpoint, write_tiny_vae
 from tests.tiny.test_engine import draw, make_settings, picture, tiny_spec
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -61,6 +61,27 @@ def test_a_file_replaced_under_a_running_job_does_not_touch_it_and_counts_for_th
         draw(engine, spec)
     write_tiny_checkpoint(tmp_path / "models", "tiny", seed=5)
     assert (picture(draw(engine, spec)[0]) != alone).any()
+
+
+def test_an_adapter_or_autoencoder_replaced_under_a_running_job_does_not_touch_it(tmp_path: Path) -> None:
+    lora = write_tiny_lora(tmp_path / "models" / "Lora", "one")
+    vae = write_tiny_vae(tmp_path / "models" / "VAE" / "other.safetensors", seed=7)
+    engine = LocalEngine(make_settings(tmp_path, models_dir=tmp_path / "models", exact=True))
+    spec = tiny_spec(steps=40, adapters=(Adapter(name="one"),), vae="other.safetensors")
+    alone = picture(draw(engine, spec)[0])
+
+    async def replaced() -> None:
+        job_id = engine.submit(spec)
+        async for event in engine.events(job_id):
+            if event.status.step >= 3:
+                lora.write_bytes(b"cut off")
+                vae.write_bytes(b"cut off")
+        np.testing.assert_array_equal(event.pictures[0].picture, alone)
+
+    asyncio.run(replaced())
+    with pytest.raises(BadModelFile, match=r"(one|other)\.safetensors"):
+        draw(engine, spec)
+    engine.close()
 
 
 def test_a_checkpoint_that_cannot_be_loaded_leaves_the_other_one_in_memory(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from darkroom.engine.picture_networks import PictureNetworks
 from darkroom.engine.retouching import Retouching
-from darkroom.errors import BadModelFile, BadRequest, LimitExceeded, UnknownName
+from darkroom.errors import BadModelFile, LimitExceeded, NotInstalled, UnknownName
 from darkroom.jobs.ops import Answer, EnlargeTile, Interrupted, Op, Program, RestoreFace, RestoreFaces, Upscale
 from darkroom.jobs.retouching import Enlargement, RetouchSpec
 from darkroom.jobs.spec import FaceRestoration, Model, Picture, Tiles
@@ -207,7 +207,7 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
     worker, picture = retouching(tmp_path, max_picture_pixels=100), noise(16, 16)
     with pytest.raises(UnknownName, match="nope"):
         enlarge(worker, picture, name="nope")
-    with pytest.raises(BadRequest, match=r"RealESRGAN_x4plus\.pth"):
+    with pytest.raises(NotInstalled, match=r"RealESRGAN_x4plus\.pth"):
         enlarge(worker, picture, name="R-ESRGAN 4x+")
     (tmp_path / "ESRGAN").mkdir()
     (tmp_path / "ESRGAN" / "bad.pth").write_bytes(b"no tensors")

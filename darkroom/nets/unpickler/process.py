@@ -49,12 +49,12 @@ def convert(mode: str, max_bytes: int) -> None:
     seal(max_bytes, size)
     content = read(file, size)
     header, tensors = layout(content.value)
-    if len(header) + sum(tensor.nbytes for tensor in tensors) > max_bytes:
+    written = tensors if mode == "tensors" else []
+    if len(header) + sum(tensor.nbytes for tensor in written) > max_bytes:
         raise RefusedError(f"its tensors are larger than {max_bytes} bytes")
     write(1, [header])
-    if mode == "tensors":
-        for tensor in tensors:
-            write(1, numbers(0, tensor, content.begins[tensor.storage.key]))
+    for tensor in written:
+        write(1, numbers(0, tensor, content.begins[tensor.storage.key]))
 
 
 DAMAGE = (

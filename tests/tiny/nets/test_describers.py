@@ -1,7 +1,7 @@
 """Describing networks with random weights: read from the files that are published, and computed as they say."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as f
 
-from darkroom.engine.describing import Describers
+from darkroom.engine.describing import Describers, Describing
 from darkroom.errors import BadModelFile
 from darkroom.jobs.describing import Description, InTags, InWords
 from darkroom.jobs.spec import Picture
 from darkroom.nets.describers import blip, danbooru
 from darkroom.nets.describers.blip import PROMPT, Captioner, load_captioner
-from darkroom.nets.describers.clip import Category, best, find_ranker, load_ranker, read_categories
+from darkroom.nets.describers.clip import BATCH, Category, Ranker, best, find_ranker, load_ranker, read_categories
 from darkroom.nets.describers.danbooru import FILE, STAGES, Danbooru, Stage, load_tagger, numbered
 from darkroom.nets.describers.missing import MissingNetwork
 from darkroom.nets.describers.pictures import DEVIATION, MEAN, normalised, squared
@@ -352,7 +352,10 @@ def test_the_middle_of_a_picture_is_looked_at() -> None:
 
 
 def described(describers: Describers, picture: Picture, question: InWords | InTags) -> Description:
-    parts = describers.describe(picture, question)
+    return finished(describers.describe(picture, question))
+
+
+def finished(parts: Describing) -> Description:
     while True:
         try:
             next(parts)
@@ -394,6 +397,43 @@ def test_texts_are_compared_where_there_are_lists_and_clip(tmp_path: Path, pictu
     assert [text for text, _ in both.texts] in (["Rembrandt"], ["Vermeer"])
     assert both.warnings == ()
     assert described(describers, picture, InWords(left_out=("artists",))).texts == ()
+
+
+def test_a_list_is_encoded_once_part_by_part(tmp_path: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = tmp_path / "models"
+    write_folder(models, blip_model())
+    write_clip(models)
+    (models / "interrogate").mkdir()
+    (models / "interrogate" / "flavors.txt").write_text("\n".join(f"flavor {n}" for n in range(2 * BATCH + 1)))
+    encoded: list[int] = []
+    encode = Ranker.encode_texts
+
+    def count(ranker: Ranker, lines: Sequence[str]) -> Tensor:
+        encoded.append(len(lines))
+        return encode(ranker, lines)
+
+    monkeypatch.setattr(Ranker, "encode_texts", count)
+    describers = Describers(models, CPU, half=False)
+    turns = len(list(describers.describe(picture, InWords())))
+    assert encoded == [BATCH, BATCH, 1]
+    assert turns > len(encoded)
+    assert described(describers, picture, InWords()).texts
+    assert encoded == [BATCH, BATCH, 1]
+    described(describers, picture, InWords(lines=5))
+    assert encoded[3:] == [5]
+    describers.clear()
+    described(describers, picture, InWords(lines=5))
+    assert encoded[4:] == [5]
+
+
+def test_networks_that_are_dropped_between_two_parts_are_missed_by_nobody(tmp_path: Path, picture: Picture) -> None:
+    write_folder(tmp_path, blip_model())
+    describers = Describers(tmp_path, CPU, half=False)
+    question = InWords(shortest=6, longest=12, keep=True)
+    parts = describers.describe(picture, question)
+    next(parts)
+    describers.clear()
+    assert finished(parts) == described(describers, picture, question)
 
 
 def test_tags_are_those_above_the_threshold_in_the_network_s_order(

@@ -322,3 +322,21 @@ def test_networks_may_take_turns_on_the_device(
     spec = spec_of(traits, 3, scheduler="Simple", flow=FlowOptions(t5=True))
     assert torch.equal(latent_of(network, spec), latent_of(load(path, None, CPU, torch.float32), spec))
     assert bool(sent) == (tier != "whole")
+
+
+@pytest.mark.parametrize(("make", "traits"), [(tiny_sd3, SD3), (tiny_flux, DEV)])
+def test_a_folder_in_diffusers_layout_is_the_same_model(
+    tmp_path: Path, make: Callable[[], Tiny], traits: Traits
+) -> None:
+    tiny = make()
+    folder = tmp_path / "folder"
+    if tiny.clip_g is None:
+        networks = {"text_encoder": flux_clip(tiny), "text_encoder_2": tiny.t5}
+    else:
+        networks = {"text_encoder": tiny.clip_l, "text_encoder_2": tiny.clip_g, "text_encoder_3": tiny.t5}
+    for name, network in {"transformer": tiny.transformer, "vae": tiny.vae, **networks}.items():
+        network.save_pretrained(folder / name)
+    (folder / "model_index.json").write_text("{}")
+    spec = spec_of(traits, 3, scheduler="Simple", flow=FlowOptions(t5=True))
+    ours = latent_of(load(folder, None, CPU, torch.float32), spec)
+    assert torch.equal(ours, latent_of(load_tiny(tmp_path, tiny), spec))

@@ -92,7 +92,7 @@ def test_a_network_without_its_file_is_refused_with_where_to_put_it(client: Test
         (TXT2IMG, {**HIRES, "hr_upscaler": ABSENT.name}, "hr_upscaler"),
     ):
         answer = client.post(path, json=body)
-        assert answer.status_code == 422
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_installed")
         assert answer.json()["detail"].startswith(f"{name}: ")
         assert ABSENT.wanted in answer.json()["detail"]
         assert ABSENT.address in answer.json()["detail"]
