@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from darkroom import __version__, accounts, model_commands
+from darkroom import __version__, accounts, job_commands, model_commands
 from darkroom.accounts import check_access, exposures
 from darkroom.errors import DarkroomError
 from darkroom.options.store import Options
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.add_typer(accounts.users, name="user")
 app.add_typer(accounts.keys, name="key")
 app.add_typer(model_commands.models, name="models")
+app.add_typer(job_commands.jobs, name="jobs")
 console = Console(stderr=True)
 
 _DRAIN_S = 10

@@ -1,0 +1,133 @@
+"""The client that is awaited."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import count
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from darkroom.client import conversation
+from darkroom.client.conversation import Ask, Question, Reader
+from darkroom.client.models import FINAL, Happening, Image, Job, Page
+
+T = TypeVar("T")
+
+RETRIES = 5
+RETRY_S = 1.0
+STREAM_TIMEOUT = httpx.Timeout(10.0, read=60.0)
+"""A living stream says something every 15 seconds."""
+
+
+class AsyncClient:
+    """A server at an address. `key` is an API key, `auth` a user with a password. An asynchronous context
+    manager.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:7860",
+        *,
+        key: str | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout_s: float = 300.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=headers, auth=auth, timeout=timeout_s, transport=transport, follow_redirects=False
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of the connections."""
+        await self._http.aclose()
+
+    async def submit(self, kind: str = "txt2img", *, idempotency_key: str | None = None, **fields: Any) -> Job:
+        """Have the server promise a job; `fields` are the request's, as its route knows them. Raises Refused."""
+        return await self._carry(conversation.submit(kind, fields, idempotency_key))
+
+    async def job(self, job_id: str) -> Job:
+        """Where a job stands. Raises Refused."""
+        return await self._carry(conversation.job(job_id))
+
+    async def jobs(
+        self, *, state: str | None = None, kind: str | None = None, before: str | None = None, limit: int = 50
+    ) -> Page[Job]:
+        """Jobs, the last submitted first."""
+        params = {"state": state, "kind": kind, "before": before, "limit": limit}
+        return await self._carry(conversation.jobs(params))
+
+    async def images(self, **wanted: Any) -> Page[Image]:
+        """Pictures, the newest first: by text, model, seed, tag, job, since, until; in parts by before and limit."""
+        return await self._carry(conversation.images(wanted))
+
+    async def result(self, job_id: str) -> dict[str, Any]:
+        """The answer that waiting would have given. Raises Refused as long as there is none."""
+        return await self._carry(conversation.result(job_id))
+
+    async def cancel(self, job_id: str, *, forget: bool = False) -> Job:
+        """Drop a job; with `forget` remove an ended one with its pictures."""
+        return await self._carry(conversation.cancel(job_id, forget=forget))
+
+    async def interrupt(self, job_id: str) -> Job:
+        """Stop a job and keep the pictures so far."""
+        return await self._carry(conversation.interrupt(job_id))
+
+    async def file(self, image: Image, *, small: bool = False) -> bytes:
+        """A picture's file, or a small form of it."""
+        return await self._carry(conversation.file(image.thumbnail if small else image.url))
+
+    async def wait(self, job: Job | str) -> Job:
+        """The job once it has ended."""
+        job_id = job if isinstance(job, str) else job.id
+        async for _ in self.events(job_id):
+            pass
+        return await self.job(job_id)
+
+    async def events(self, job_id: str, *, previews: bool = False) -> AsyncIterator[Happening]:
+        """What happens to a job until it ends. A stream that breaks is taken up where it broke."""
+        last: str | None = None
+        for attempt in count():
+            try:
+                async for happening in self._listen(conversation.events(job_id, last, previews=previews)):
+                    last = happening.id
+                    yield happening
+                    if happening.event in FINAL:
+                        return
+            except httpx.TransportError:
+                if attempt >= RETRIES:
+                    raise
+                await asyncio.sleep(RETRY_S)
+
+    async def _listen(self, ask: Ask) -> AsyncIterator[Happening]:
+        reader = Reader()
+        async with self._http.stream(
+            ask.method, ask.path, headers=ask.headers, params=ask.params, timeout=STREAM_TIMEOUT
+        ) as answer:
+            if answer.status_code >= 400:
+                await answer.aread()
+                conversation.check(answer)
+            async for line in answer.aiter_lines():
+                for happening in reader.read(line):
+                    yield happening
+
+    async def _carry(self, question: Question[T]) -> T:
+        try:
+            ask = next(question)
+            while True:
+                answer = await self._http.request(
+                    ask.method, ask.path, json=ask.json, headers=ask.headers, params=ask.params
+                )
+                ask = question.send(answer)
+        except StopIteration as end:
+            found: T = end.value
+            return found

@@ -1,0 +1,158 @@
+"""`darkroom jobs`: asks a running server for work and follows it, from a shell. Imports nothing heavy before it has to."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from darkroom.client import Client, Job
+
+jobs = typer.Typer(help="Jobs of a running server: ask, follow, fetch, stop.", no_args_is_help=True)
+console = Console(stderr=True)
+
+JobId = Annotated[str, typer.Argument(help="The job's id.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Which server, and who asks."""
+
+    url: str
+    key: str | None
+    user: str | None
+
+
+@jobs.callback()
+def where(
+    context: typer.Context,
+    url: Annotated[str, typer.Option(envvar="DARKROOM_URL", help="The server.")] = "http://127.0.0.1:7860",
+    key: Annotated[str | None, typer.Option(envvar="DARKROOM_KEY", help="An API key.")] = None,
+    user: Annotated[str | None, typer.Option(envvar="DARKROOM_USER", help="user:password.")] = None,
+) -> None:
+    """Remember which server is asked."""
+    context.obj = Where(url=url, key=key, user=user)
+
+
+@jobs.command("list")
+def list_jobs(
+    context: typer.Context,
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Most jobs.")] = 20,
+) -> None:
+    """The last jobs."""
+    with _asking(context) as client:
+        found = client.jobs(state=state, limit=limit).items
+    table = Table("id", "kind", "state", "progress", "owner", "age", box=None)
+    for job in found:
+        age = time.time() - job.submitted_at
+        table.add_row(job.id, job.kind, job.state, f"{job.progress:.0%}", job.owner, f"{age:.0f} s")
+    Console().print(table)
+
+
+@jobs.command("submit")
+def submit(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(help="txt2img, img2img, extras, interrogate, merge, generate.")],
+    request: Annotated[
+        Path | None, typer.Argument(help="The request as a JSON file; standard input if left out.")
+    ] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key again gets the same job.")] = None,
+) -> None:
+    """Ask for work and print the job's id."""
+    text = request.read_text(encoding="utf-8") if request else sys.stdin.read()
+    try:
+        fields: Any = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"the request is no JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise typer.BadParameter("the request is no JSON object")
+    with _asking(context) as client:
+        typer.echo(client.submit(kind, idempotency_key=idempotency_key, **fields).id)
+
+
+@jobs.command("show")
+def show(context: typer.Context, job_id: JobId) -> None:
+    """Everything that is known of a job, as JSON."""
+    with _asking(context) as client:
+        typer.echo(client.job(job_id).model_dump_json(indent=2))
+
+
+@jobs.command("wait")
+def wait(context: typer.Context, job_id: JobId) -> None:
+    """Wait until a job has ended; the exit status says whether it is done."""
+    with _asking(context) as client:
+        ended = _follow(client, job_id)
+    typer.echo(ended.state)
+    if ended.state not in ("done", "interrupted"):
+        raise typer.Exit(1)
+
+
+@jobs.command("fetch")
+def fetch(
+    context: typer.Context,
+    job_id: JobId,
+    folder: Annotated[Path, typer.Option("--to", help="Where the pictures go.")] = Path(),
+) -> None:
+    """Wait for a job and write its pictures into a folder."""
+    with _asking(context) as client:
+        ended = _follow(client, job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        for image in ended.images:
+            ending = image.media_type.rpartition("/")[2].replace("jpeg", "jpg")
+            path = folder / f"{ended.id}-{image.place}.{ending}"
+            path.write_bytes(client.file(image))
+            typer.echo(path)
+
+
+@jobs.command("cancel")
+def cancel(context: typer.Context, job_id: JobId) -> None:
+    """Drop a job."""
+    with _asking(context) as client:
+        typer.echo(client.cancel(job_id).state)
+
+
+@jobs.command("interrupt")
+def interrupt(context: typer.Context, job_id: JobId) -> None:
+    """Stop a job and keep the pictures so far."""
+    with _asking(context) as client:
+        typer.echo(client.interrupt(job_id).state)
+
+
+@contextmanager
+def _asking(context: typer.Context) -> Iterator["Client"]:
+    """A client of the server; what it refuses, and that it is not there, is said in one line."""
+    import httpx
+
+    from darkroom.client import Client, Refused
+
+    asked: Where = context.obj
+    name, _, password = (asked.user or "").partition(":")
+    try:
+        with Client(asked.url, key=asked.key, auth=(name, password) if asked.user else None) as client:
+            yield client
+    except Refused as refused:
+        raise typer.BadParameter(str(refused)) from None
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    except httpx.HTTPError as error:
+        raise typer.BadParameter(f"{asked.url} cannot be reached: {error}") from None
+
+
+def _follow(client: "Client", job_id: str) -> "Job":
+    """The job once it has ended; a bar shows how far it is."""
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(job_id, total=1.0)
+        for happening in client.events(job_id):
+            bar.update(task, completed=float(happening.data.get("progress", 0.0)))
+    return client.job(job_id)
