@@ -137,7 +137,9 @@ def generate(  # noqa: PLR0913  every field of a picture is a flag
     width: Annotated[int | None, typer.Option(help="Pixels; the model's native size if left out.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; the model's native size if left out.")] = None,
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 20,
-    cfg_scale: Annotated[float, typer.Option("--cfg", help="How strongly the prompt guides.")] = 7.0,
+    cfg_scale: Annotated[
+        float | None, typer.Option("--cfg", help="How strongly the prompt guides; 7 if left out, for FLUX.1 1.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="-1 draws one.")] = -1,
     sampler: Annotated[str, typer.Option(help="Name of the sampler.")] = "Euler",
     scheduler: Annotated[str, typer.Option(help="Name of the noise schedule.")] = "Automatic",
@@ -146,17 +148,16 @@ def generate(  # noqa: PLR0913  every field of a picture is a flag
     settings: Settings,
 ) -> None:
     """Make pictures and write them to files, with their parameters inside."""
-    sizes = {name: value for name, value in (("width", width), ("height", height)) if value is not None}
+    left_open = {"width": width, "height": height, "cfg_scale": cfg_scale}
     fields: dict[str, Any] = {
         "prompt": prompt,
         "negative_prompt": negative,
         "steps": steps,
-        "cfg_scale": cfg_scale,
         "seed": seed,
         "sampler_name": sampler,
         "scheduler": scheduler,
         "n_iter": count,
-        **sizes,
+        **{name: value for name, value in left_open.items() if value is not None},
     }
     written = asyncio.run(_generate(settings, fields, checkpoint, output))
     for path in written:

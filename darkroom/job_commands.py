@@ -1,4 +1,7 @@
-"""`darkroom jobs`: asks a running server for work and follows it, from a shell. Imports nothing heavy before it has to."""
+"""`darkroom jobs`: asks a running server for work and follows it, from a shell.
+
+Imports nothing heavy before it has to.
+"""
 
 import json
 import sys

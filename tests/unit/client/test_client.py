@@ -1,49 +1,18 @@
 """The client, in both forms, against the real application over HTTP; only the engine is a fake."""
 
 import asyncio
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
-from darkroom.api.app import create_app
 from darkroom.api.jobs.documents import ImageDocument, JobDocument
 from darkroom.client import AsyncClient, Client, Image, Job, Refused
 from darkroom.client.conversation import ROUTES, Reader
-from darkroom.options.store import Options
-from darkroom.settings import Settings
-from tests.unit.api.fake_engine import FakeEngine
+from tests.unit.client.conftest import Running
 
 FIELDS: dict[str, Any] = {"prompt": "a cat", "width": 64, "height": 64, "steps": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    url: str
-    engine: FakeEngine
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    engine = FakeEngine()
-    app = create_app(Settings(data_dir=tmp_path, history=False), engine, Options())
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield Running(f"http://127.0.0.1:{listening.getsockname()[1]}", engine)
-        server.should_exit = True
-        thread.join()
 
 
 def test_a_job_is_submitted_followed_and_fetched(running: Running) -> None:

@@ -1,0 +1,43 @@
+"""`darkroom jobs` against a running server."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner, Result
+
+from darkroom.job_commands import jobs
+from tests.unit.client.conftest import Running
+
+REQUEST = json.dumps({"prompt": "a cat", "width": 64, "height": 64, "steps": 2, "batch_size": 2})
+
+
+def run(running: Running, *arguments: str, given: str | None = None) -> Result:
+    return CliRunner().invoke(jobs, ["--url", running.url, *arguments], input=given)
+
+
+def test_a_job_is_asked_for_followed_and_fetched(running: Running, tmp_path: Path) -> None:
+    job_id = run(running, "submit", "txt2img", given=REQUEST).stdout.strip()
+    assert run(running, "wait", job_id).stdout.strip() == "done"
+    fetched = run(running, "fetch", job_id, "--to", str(tmp_path / "out"))
+    assert fetched.exit_code == 0, fetched.output
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [f"{job_id}-0.png", f"{job_id}-1.png"]
+    assert json.loads(run(running, "show", job_id).stdout)["state"] == "done"
+    assert job_id in run(running, "list", "--state", "done").stdout
+
+
+def test_a_job_that_is_dropped_fails_whoever_waits(running: Running) -> None:
+    running.engine.held = True
+    job_id = run(running, "submit", "txt2img", given=REQUEST).stdout.strip()
+    run(running, "cancel", job_id)
+    waited = run(running, "wait", job_id)
+    assert (waited.stdout.strip(), waited.exit_code) == ("cancelled", 1)
+
+
+def test_what_goes_wrong_is_said_in_words(running: Running) -> None:
+    assert "no JSON" in run(running, "submit", "txt2img", given="{").output
+    assert "unknown_name" in run(running, "show", "nope").output
+    assert "422" in run(running, "submit", "txt2img", given='{"steps": -5}').output
+    nobody = CliRunner().invoke(jobs, ["--url", "http://127.0.0.1:1", "list"])
+    assert nobody.exit_code == 2
+    assert "cannot be reached" in nobody.output
