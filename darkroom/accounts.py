@@ -90,7 +90,7 @@ def check_access(settings: Settings) -> None:
     if settings.api_auth_file is not None:
         with _one_line():
             known = read(settings.api_auth_file)
-        if not (known.users or known.keys or settings.credentials):
+        if not (known.users or known.keys or settings.credentials or settings.api_auth_hashed.get_secret_value()):
             raise typer.BadParameter(f"{settings.api_auth_file} lets nobody in: darkroom user add NAME")
     if settings.tls_certfile is not None and settings.tls_keyfile is not None:
         _check_certificate(settings.tls_certfile, settings.tls_keyfile)

@@ -21,6 +21,7 @@ _SERVER_ONLY = frozenset(
         "tls_certfile",
         "api_auth",
         "api_auth_file",
+        "api_auth_hashed",
         "insecure_no_auth",
         "allowed_hosts",
         "strict",

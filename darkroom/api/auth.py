@@ -55,7 +55,7 @@ class Gate:
 
     def __init__(self, settings: Settings, brake: Brake | None = None) -> None:
         self.is_closed = settings.is_guarded
-        self._file = _File(settings.api_auth_file)
+        self._file = _File(settings.api_auth_file, settings.hashed_credentials)
         self._brake = brake or Brake()
         self._secret = secrets.token_bytes(32)
         self._plain = {self._digest(f"{user}:{password}".encode()) for user, password in settings.credentials.items()}
@@ -194,12 +194,15 @@ def _matches(users: Mapping[str, PasswordHash], pair: bytes) -> bool:
 
 
 class _File:
-    """The users and keys of a file, read anew when it has changed. Nobody passes by a file that cannot be read."""
+    """The users and keys of a file, read anew when it has changed, and those that never change. Nobody passes by a file
+    that cannot be read.
+    """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, fixed: Credentials) -> None:
         self._path = path
         self._seen: tuple[int, ...] | None = None
-        self._credentials = Credentials()
+        self._fixed = fixed
+        self._credentials = fixed
 
     def current(self) -> Credentials:
         """The same object as long as the file stays as it is."""
@@ -212,7 +215,7 @@ class _File:
             seen = ()
         if seen != self._seen:
             self._seen = seen
-            self._credentials = self._read(self._path)
+            self._credentials = self._fixed.joined(self._read(self._path))
         return self._credentials
 
     def _read(self, path: Path) -> Credentials:

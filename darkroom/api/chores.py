@@ -3,7 +3,7 @@
 import time
 from asyncio import Lock
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from threading import Event
@@ -44,10 +44,12 @@ class Chore:
 
 
 class Chores:
-    """The chores of one application, in order of their beginning, and the names of the last that ended."""
+    """The chores of one user, in order of their beginning, and the names of the last that ended. All users share the
+    `locks`.
+    """
 
-    def __init__(self) -> None:
-        self.locks: dict[Kind, Lock] = {"model-merge": Lock(), "interrogate": Lock()}
+    def __init__(self, locks: Mapping[Kind, Lock] | None = None) -> None:
+        self.locks = locks or {"model-merge": Lock(), "interrogate": Lock()}
         self.present: list[Chore] = []
         self.ended: deque[str] = deque(maxlen=_REMEMBERED)
 

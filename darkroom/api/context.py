@@ -1,6 +1,8 @@
 """What the routes of one application share. Knows no route."""
 
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from anyio import CapacityLimiter
@@ -9,6 +11,7 @@ from fastapi import Depends, Request
 from darkroom.api.chores import Chores
 from darkroom.api.live import LivePictures
 from darkroom.api.openai.pictures import KeptPictures
+from darkroom.api.owners import EVERYBODY, may_see, owner_of
 from darkroom.engine.client import Engine, JobStatus
 from darkroom.extensions import Installed
 from darkroom.options.store import Options
@@ -21,6 +24,8 @@ WORKERS = 4
 WAITERS = 8
 """Requests in whose threads the engine is waited for while it works on finished pictures; they take no time of workers.
 """
+
+_REMEMBERED_OWNERS = 4096
 
 FETCHES = 4
 """Pictures that are fetched by their address at once."""
@@ -55,8 +60,21 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Belongings:
+    """What one user does: nobody else sees or stops it."""
+
+    controls: Controls = field(default_factory=Controls)
+    series: list[Series] = field(default_factory=list)
+    chores: Chores = field(default_factory=Chores)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One application's settings, options and engine."""
+    """One application's settings, options and engine, seen by `viewer`. `owners` says whose the engine's jobs are."""
+
+    viewer: str = EVERYBODY
+    owners: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    belongings: dict[str, Belongings] = field(default_factory=dict)
 
     settings: Settings
     engine: Engine
@@ -72,13 +90,33 @@ class Context:
     waiters: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WAITERS))
     fetches: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(FETCHES))
 
+    def seen_by(self, viewer: str) -> "Context":
+        """The same application as somebody else sees it."""
+        if viewer == EVERYBODY:
+            return self
+        own = self.belongings.setdefault(viewer, Belongings(chores=Chores(self.chores.locks)))
+        return replace(self, viewer=viewer, controls=own.controls, series=own.series, chores=own.chores)
+
+    def own(self, job_id: str, owner: str) -> None:
+        """Remember whose a job of the engine is."""
+        self.owners[job_id] = owner
+        while len(self.owners) > _REMEMBERED_OWNERS:
+            self.owners.popitem(last=False)
+
+    def jobs(self) -> Sequence[JobStatus]:
+        """The engine's jobs, of those that the viewer may see: live ones in order of submission, then ended ones."""
+        jobs = self.engine.jobs()
+        if self.viewer == EVERYBODY:
+            return jobs
+        return [job for job in jobs if may_see(self.viewer, self.owners.get(job.job_id, EVERYBODY))]
+
     def running(self) -> list[JobStatus]:
         """The jobs that run, in order of submission."""
-        return [job for job in self.engine.jobs() if job.state == "running"]
+        return [job for job in self.jobs() if job.state == "running"]
 
     def queued(self) -> list[JobStatus]:
         """The jobs that wait, in order of submission."""
-        return [job for job in self.engine.jobs() if job.state == "queued"]
+        return [job for job in self.jobs() if job.state == "queued"]
 
     def find_series(self, job: JobStatus | None) -> Series | None:
         """The running script that a job belongs to; for no job, the first script that runs."""
@@ -86,10 +124,10 @@ class Context:
 
 
 def get_context(request: Request) -> Context:
-    """The context of the application that serves a request."""
+    """The context of the application that serves a request, as whoever asks sees it."""
     context = request.app.state.context
     assert isinstance(context, Context)
-    return context
+    return context.seen_by(owner_of(request.scope))
 
 
 Shared = Annotated[Context, Depends(get_context)]

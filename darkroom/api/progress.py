@@ -77,7 +77,7 @@ def _eta(job: JobStatus | None, fraction: float) -> float:
 
 
 def _state(context: Context, job: JobStatus | None) -> dict[str, Any]:
-    ended = [status for status in context.engine.jobs() if status.ended_at is not None]
+    ended = [status for status in context.jobs() if status.ended_at is not None]
     shown = job or max(ended, key=lambda status: status.ended_at or 0.0, default=None)
     return {
         "skipped": job.skipped if job else context.controls.skipped,

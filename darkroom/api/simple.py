@@ -101,7 +101,8 @@ def _to_wire(simple: Simple, settings: Settings) -> Txt2Img:
         raise LimitExceeded("number_of_images", count, f"from 1 to {settings.max_images}")
     if count < 1:
         raise BadRequest("number_of_images", count, f"from 1 to {settings.max_images}")
-    fields = simple.model_dump(exclude={"number_of_images"}, exclude_none=True)
+    open_ones = {"cfg_scale"} - simple.model_fields_set  # for the checkpoint to say
+    fields = simple.model_dump(exclude={"number_of_images", *open_ones}, exclude_none=True)
     together = count <= settings.max_batch_size
     return request_of(Txt2Img, {**fields, "batch_size" if together else "n_iter": count})
 

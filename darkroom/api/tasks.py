@@ -79,7 +79,7 @@ def _find(jobs: Sequence[JobStatus], name: str | None) -> JobStatus | None:
 def _not_running(context: Context, name: str | None) -> dict[str, Any]:
     queued = context.queued()
     waiting = _find(queued, name)
-    ended = [job for job in context.engine.jobs() if job.ended_at is not None]
+    ended = [job for job in context.jobs() if job.ended_at is not None]
     completed = _find(ended[-_REMEMBERED:], name) is not None or name in context.chores.ended
     return {
         "active": False,

@@ -182,16 +182,16 @@ class Retouching:
         lack = lack_of(info)
         if lack or info.filename is None:
             raise NotInstalled("upscaler", name, lack or "its file is missing")
-        return self._load(info.filename, load_network)
+        return self._load(info.filename, load_network, self._dtype)
 
     def _restorer(self, name: str) -> PictureNetwork:
         info = self._networks.face_restorer(name)
         if info.filename is None:
             raise NotInstalled("face restorer", name, f"its file is missing: {info.wanted}")
-        return self._load(info.filename, load_restorer)
+        return self._load(info.filename, load_restorer, torch.float32)  # as they are trained
 
-    def _load(self, filename: str, load: Load) -> PictureNetwork:
-        return self._store.keep(_key(filename), filename, lambda: load(Path(filename), self._device, self._dtype))
+    def _load(self, filename: str, load: Load, dtype: torch.dtype) -> PictureNetwork:
+        return self._store.keep(_key(filename), filename, lambda: load(Path(filename), self._device, dtype))
 
 
 def _key(filename: str) -> Hashable:

@@ -374,6 +374,12 @@ class JobSpec:
         )
 
 
+def _without_ending(path: str) -> str:
+    """A file's path without its ending; a folder has none, whatever dots are in its name."""
+    stem, _, ending = path.rpartition(".")
+    return stem if ending.lower() in {"safetensors", "ckpt"} else path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointInfo:
     """A checkpoint that the engine can load. `key` names it inside Darkroom and never changes while the file stays.
@@ -398,12 +404,12 @@ class CheckpointInfo:
     @property
     def base(self) -> str:
         """File name without folder and extension."""
-        return self.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        return _without_ending(self.path).rsplit("/", 1)[-1]
 
     @property
     def model_name(self) -> str:
         """Path without extension, folders joined by underscores."""
-        return self.path.rsplit(".", 1)[0].replace("/", "_").replace("\\", "_")
+        return _without_ending(self.path).replace("/", "_").replace("\\", "_")
 
     @property
     def short_hash(self) -> str | None:

@@ -34,8 +34,10 @@ def _widen_in_use(layer: Held) -> None:
     held: list[nn.Parameter] = []
 
     def widen(layer: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        held.append(layer.weight)
-        layer.weight = nn.Parameter(layer.weight.to(args[0].dtype), requires_grad=False)
+        weight = layer.weight
+        assert isinstance(weight, nn.Parameter)
+        held.append(weight)
+        layer.weight = nn.Parameter(weight.to(args[0].dtype), requires_grad=False)
 
     def put_back(layer: nn.Module, *_: object) -> None:
         layer.weight = held.pop()

@@ -5,7 +5,7 @@ network needs to know of those alone. Reads headers; no torch.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +23,6 @@ _VARIANTS = ("", ".fp32", ".non_ema", ".bf16", ".fp16")
 
 _TEXT_MODEL = "text_model."
 _TOKENS = "embeddings.token_embedding.weight"
-_OPEN_CLIP_WIDTH = 1024
-"""From this width on the one text encoder of a model is OpenCLIP's."""
 
 _LAYERS = "cond_stage_model.model.transformer.resblocks."
 _COUNTED = re.compile(r".*\.position_ids")
@@ -138,8 +136,8 @@ def _networks(folder: Path) -> Iterator[tuple[str, Callable[[Mapping[str, Stored
         raise ValueError("it has no unet or no text encoder")
     config = read_json(folder / "unet" / "config.json")
     yield "unet", lambda stored: _unet_names(stored, config)
-    yield "vae", _vae_names
-    yield from _texts(parts)
+    yield "vae", _vae_places
+    yield from _texts(folder, parts)
 
 
 def _transformers(folder: Path, parts: set[str]) -> Iterator[tuple[str, Callable[[Mapping[str, Stored]], Source]]]:
@@ -151,7 +149,7 @@ def _transformers(folder: Path, parts: set[str]) -> Iterator[tuple[str, Callable
     source, texts = _DENOISERS[kind]
     placed = sd3_layout.under("model.diffusion_model.", source(config))
     yield "transformer", lambda _: placed
-    yield "vae", _vae_names
+    yield "vae", _vae_places
     for part, text in texts.items():
         if part in parts:
             yield part, _text_names(f"text_encoders.{text}.transformer.", is_clip=text.startswith("clip"))
@@ -202,20 +200,33 @@ class _UpBlocks:
 
 
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_FIRST_OF_VAE = "encoder.down_blocks.0.resnets.0.conv1.weight"
 
 
-def _vae_names(stored: Mapping[str, Stored]) -> Source:
-    levels = sum(f"encoder.down_blocks.{i}.resnets.0.conv1.weight" in stored for i in range(16))
+def vae_names(names: Container[str]) -> Callable[[str], str] | None:
+    """What a single file calls the weights of an autoencoder in diffusers' layout, given all its names; None for one
+    in another layout.
+    """
+    if _FIRST_OF_VAE not in names:
+        return None
+    levels = sum(f"encoder.down_blocks.{i}.resnets.0.conv1.weight" in names for i in range(16))
     source = layout.vae_source(levels)
 
     def name(own: str) -> str:
         *head, module, leaf = own.split(".")
-        return "first_stage_model." + source(".".join([*head, _OLD_ATTENTION.get(module, module), leaf]))
+        return source(".".join([*head, _OLD_ATTENTION.get(module, module), leaf]))
 
     return name
 
 
-def _texts(parts: set[str]) -> Iterator[tuple[str, Callable[[Mapping[str, Stored]], Source]]]:
+def _vae_places(stored: Mapping[str, Stored]) -> Source:
+    names = vae_names(stored)
+    if names is None:
+        raise ValueError("its autoencoder is of an unknown layout")
+    return lambda name: "first_stage_model." + names(name)
+
+
+def _texts(folder: Path, parts: set[str]) -> Iterator[tuple[str, Callable[[Mapping[str, Stored]], Source]]]:
     """The text encoders. CLIP's own is called alike in both layouts, OpenCLIP's is not."""
     if {"text_encoder", "text_encoder_2"} <= parts:
         yield "text_encoder", lambda _: _clip("conditioner.embedders.0.transformer.")
@@ -223,12 +234,21 @@ def _texts(parts: set[str]) -> Iterator[tuple[str, Callable[[Mapping[str, Stored
     elif "text_encoder_2" in parts:
         yield "text_encoder_2", lambda stored: _open_clip("conditioner.embedders.0.model.", stored)
     else:
-        yield "text_encoder", _clip_of_either_kind
+        yield "text_encoder", _open_clip_of_sd2 if _is_open_clip(folder / "text_encoder") else _clip_of_sd1
 
 
-def _clip_of_either_kind(stored: Mapping[str, Stored]) -> Source:
-    wide = any(name.endswith(_TOKENS) and tensor.shape[1] >= _OPEN_CLIP_WIDTH for name, tensor in stored.items())
-    return _open_clip("cond_stage_model.model.", stored) if wide else _clip("cond_stage_model.transformer.")
+def _is_open_clip(part: Path) -> bool:
+    """Whether a model's one text encoder is OpenCLIP's: it bends numbers another way than CLIP."""
+    config = part / "config.json"
+    return config.is_file() and read_json(config).get("hidden_act") == "gelu"
+
+
+def _open_clip_of_sd2(stored: Mapping[str, Stored]) -> Source:
+    return _open_clip("cond_stage_model.model.", stored)
+
+
+def _clip_of_sd1(_: Mapping[str, Stored]) -> Source:
+    return _clip("cond_stage_model.transformer.")
 
 
 def _clip(prefix: str) -> Source:

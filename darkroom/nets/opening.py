@@ -10,13 +10,23 @@ from darkroom.errors import BadModelFile
 from darkroom.nets.checkpoint import Checkpoint
 from darkroom.nets.containers import container_of
 from darkroom.nets.conversion import Copies, convert
-from darkroom.nets.folders import is_folder
-from darkroom.nets.tensors import FolderFiles, SafeFile, Tensors
+from darkroom.nets.folders import is_folder, vae_names
+from darkroom.nets.tensors import FolderFiles, Renamed, SafeFile, Tensors
 
 
 def open_checkpoint(path: Path, copies: Copies | None = None) -> Checkpoint:
     """Open a model. Of a pickled one a safetensors copy is opened, which `copies` keep. Raises BadModelFile."""
     return Checkpoint(path, open_tensors(path, copies))
+
+
+def open_autoencoder(path: Path, copies: Copies | None = None) -> Checkpoint:
+    """Open an autoencoder that has a file of its own, in its first layout or in diffusers'. Raises BadModelFile."""
+    tensors = open_tensors(path, copies)
+    names = vae_names(tensors.shapes)
+    try:
+        return Checkpoint(path, Renamed(tensors, names) if names else tensors)
+    except (KeyError, ValueError) as error:
+        raise BadModelFile(f"{path.name}: not an autoencoder: {error}") from error
 
 
 def open_tensors(path: Path, copies: Copies | None = None) -> Tensors:

@@ -191,7 +191,7 @@ class Store:
         return self.keep(
             ("autoencoder", filename, scale, shift),
             filename,
-            lambda: load_vae(Path(filename), scale, self._device, self._vae_dtype, shift),
+            lambda: load_vae(Path(filename), scale, self._device, self._vae_dtype, shift, self._copies),
             afresh=afresh,
         )
 

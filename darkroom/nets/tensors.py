@@ -1,6 +1,6 @@
 """Tensors by name, read when they are asked for: of one safetensors file, or of a model in diffusers' layout."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,6 +66,25 @@ class SafeFile:
         self._file.__exit__(None, None, None)
 
 
+class Renamed:
+    """Tensors under other names; `rename` makes them of their own. Raises what `rename` raises."""
+
+    def __init__(self, tensors: Tensors, rename: Callable[[str], str]) -> None:
+        self._tensors = tensors
+        self._own = {rename(name): name for name in tensors.shapes}
+        self.shapes = {name: tensors.shapes[own] for name, own in self._own.items()}
+        self.kinds = {name: tensors.kinds[own] for name, own in self._own.items()}
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self._tensors.get_tensor(self._own[name])
+
+    def get_slice(self, name: str) -> Rows:
+        return self._tensors.get_slice(self._own[name])
+
+    def close(self) -> None:
+        self._tensors.close()
+
+
 class FolderFiles:
     """A model in diffusers' layout, its tensors under the names that a single-file checkpoint gives them."""
 
@@ -83,7 +102,7 @@ class FolderFiles:
         pieces = self._pieces[name]
         if len(pieces) == 1:
             tensor = self._files[pieces[0].stored.file].get_tensor(pieces[0].stored.name)
-            return tensor.t() if pieces[0].turned else tensor
+            return tensor.t().contiguous() if pieces[0].turned else tensor
         return torch.cat([self._read(piece, piece.start, piece.stop) for piece in pieces])
 
     def get_slice(self, name: str) -> Rows:

@@ -13,10 +13,11 @@ from torch import Tensor
 from darkroom.errors import BadModelFile, NotANumberError
 from darkroom.nets import layout
 from darkroom.nets.config import ModelConfig
+from darkroom.nets.conversion import Copies
 from darkroom.nets.convolutions import steady_convolutions
 from darkroom.nets.libraries import AutoencoderKL
 from darkroom.nets.norms import quicken_group_norms, steady_group_norms
-from darkroom.nets.opening import open_checkpoint
+from darkroom.nets.opening import open_autoencoder
 from darkroom.nets.variants import tiled
 
 Fallback = Literal["float32", "bfloat16", "none"]
@@ -97,9 +98,16 @@ class Vae:
         return run(x.to(self.module.device, self.module.dtype, memory_format=torch.channels_last)).float()
 
 
-def load_vae(path: Path, scale: float, device: torch.device, dtype: torch.dtype, shift: float = 0.0) -> Vae:
-    """Load an autoencoder that has a file of its own. Raises BadModelFile."""
-    with open_checkpoint(path) as file:
+def load_vae(
+    path: Path,
+    scale: float,
+    device: torch.device,
+    dtype: torch.dtype,
+    shift: float = 0.0,
+    copies: Copies | None = None,
+) -> Vae:
+    """Load an autoencoder that has a file of its own. Raises BadModelFile. `copies` keep those of pickled ones."""
+    with open_autoencoder(path, copies) as file:
         try:
             sizes = layout.vae_sizes(file.shapes, ModelConfig(scale=scale))
         except KeyError as error:

@@ -6,8 +6,6 @@ from darkroom.errors import DarkroomError
 class PullError(DarkroomError):
     """A model cannot be downloaded; the message says what to do about it."""
 
-    code = "pull"
-
 
 class InterruptedPullError(PullError):
     """The transfer broke off; what has arrived is kept."""

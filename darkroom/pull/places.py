@@ -10,6 +10,7 @@ from typing import get_args
 
 from darkroom.errors import BadModelFile
 from darkroom.nets.architecture import Family, Shapes, identify
+from darkroom.nets.folders import vae_names
 from darkroom.nets.inspection import read_shapes
 from darkroom.pull.errors import PullError
 from darkroom.settings import Settings
@@ -50,6 +51,8 @@ def folder_for(path: Path, wanted: str, known: Mapping[str, Path]) -> Path:
 def kind_of(shapes: Shapes) -> str | None:
     """The kind of a model, as `folders` calls it."""
     held = identify(shapes)
+    if vae_names(shapes) is not None:
+        return "vae"
     kinds = {"a LoRA": "lora", "an autoencoder alone": "vae", "a textual-inversion embedding": "embedding"}
     if held in get_args(Family) or held.startswith("Stable Diffusion"):
         return "checkpoint"

@@ -18,7 +18,7 @@ HIGHEST = 0.9999
 
 def shifted(time: float, shift: float) -> float:
     """The noise level of a time in 0..1: Esser et al. 2024, arXiv:2403.03206, equation 23."""
-    return shift / (shift + 1 / time - 1) if time > 0 else 0.0
+    return shift / (shift + (1 / time - 1)) if time > 0 else 0.0
 
 
 def shift_of_area(tokens: int) -> float:

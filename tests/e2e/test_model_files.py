@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from darkroom.nets.catalog import embedded
 from tests.e2e.serving import darkroom, pixels, serving
+from tests.tiny.folders import write_tiny_folder
 from tests.unit.nets import traps
 from tests.unit.pull.hub import REPO, Hub
 from tests.unit.pull.hub import serving as serving_hub
@@ -77,6 +78,22 @@ def test_the_checkpoint_of_the_flag_is_first_and_in_use(tmp_path: Path, mini: Pa
     gone = darkroom("generate", "x", "--ckpt", str(tmp_path / "gone.ckpt"), cwd=tmp_path, env={"COLUMNS": "300"})
     assert gone.returncode != 0
     assert "gone.ckpt is not there" in " ".join((gone.stderr + gone.stdout).split())
+
+
+def test_a_folder_in_diffusers_layout_draws_what_the_single_file_does(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "Stable-diffusion"
+    single = write_tiny_folder(folder / "a-folder")
+    with serving(tmp_path, "--models-dir", str(tmp_path / "models"), "--precision", "fp32") as server:
+        listed = {model["model_name"]: model for model in server.get("/sdapi/v1/sd-models")}
+        assert listed.keys() == {"a-folder", "single_tiny"}
+        assert listed["a-folder"]["filename"] == str(folder / "a-folder")
+        assert listed["single_tiny"]["filename"] == str(single)
+        pictures = []
+        for name in listed:
+            wanted = {"override_settings": {"sd_model_checkpoint": name}}
+            pictures.append(pixels(server.post("/sdapi/v1/txt2img", REQUEST | wanted)["images"][0]))
+        assert (pictures[0] == pictures[1]).all()
+        assert len(set(pictures[0].flatten().tolist())) > 1
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from darkroom.api.app import create_app
 from darkroom.engine.local import LocalEngine
 from darkroom.options.store import Options
 from darkroom.settings import Settings
+from tests.tiny.checkpoints import write_tiny_checkpoint
 from tests.tiny.flow_checkpoints import denoiser_in_file, tiny_flux, tiny_sd3, whole, write
 
 Pixels = NDArray[np.int16]
@@ -31,6 +32,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     write(models / "dev.safetensors", whole(tiny_flux()))
     write(models / "schnell.safetensors", whole(tiny_flux(guided=False)))
     write(models / "bare" / "bare.safetensors", denoiser_in_file(tiny_flux().transformer))
+    write_tiny_checkpoint(models, "old")
     write(folder / "models" / "Lora" / "style.safetensors", adapter())
     settings = Settings(data_dir=folder, models_dir=folder / "models", device="cpu", precision="fp32")
     app = create_app(settings, LocalEngine(settings), Options(settings.options_file))
@@ -167,6 +169,15 @@ def test_a_second_pass_draws_a_larger_picture(client: TestClient, checkpoint: st
     assert "Hires upscale: 1.5" in text
 
 
+@pytest.mark.parametrize(("first", "second"), [("old", "dev"), ("sd3", "old"), ("sd3", "dev")])
+def test_the_second_pass_may_be_another_familys(client: TestClient, first: str, second: str) -> None:
+    larger = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Lanczos", "denoising_strength": 0.6}
+    pixels, _ = txt2img(client, first, hr_checkpoint_name=second, **larger)
+    assert pixels.shape == (96, 96, 3)
+    own, _ = txt2img(client, first, **larger)
+    assert (pixels != own).any()
+
+
 def test_a_sampler_that_follows_no_flow_is_refused_with_those_that_do(client: TestClient) -> None:
     answer = client.post("/sdapi/v1/txt2img", json=body("sd3", sampler_name="DDIM"))
     assert answer.status_code == 422
@@ -231,3 +242,11 @@ def test_prompts_of_any_length_and_changing_ones_are_drawn(client: TestClient, c
     changing, _ = txt2img(client, checkpoint, {"sd3_enable_t5": True}, prompt="a [red:blue:0.5] cat AND a dog :0.5")
     assert (plain != long).any()
     assert (plain != changing).any()
+
+
+def test_other_routes_leave_the_scale_to_the_checkpoint_too(client: TestClient) -> None:
+    request = {"prompt": "a cat", "model": "dev", "size": "64x64", "response_format": "b64_json", "steps": 2}
+    answer = client.post("/v1/images/generations", json=request)
+    assert answer.status_code == 200, answer.text
+    picture = Image.open(io.BytesIO(b64decode(answer.json()["data"][0]["b64_json"])))
+    assert "CFG scale: 1.0, Distilled CFG Scale: 3.5" in picture.info["parameters"]

@@ -52,7 +52,7 @@ def test_a_user_is_added_and_changed_and_removed() -> None:
 def test_a_key_is_printed_once_and_works() -> None:
     done = run("key", "add", "laptop", "--api-auth-file", "users")
     key = done.stdout.strip()
-    assert read(Path("users")).has_key(key.encode())
+    assert read(Path("users")).find_key(key.encode()) == "laptop"
     assert key not in Path("users").read_text()
     assert run("key", "list", "--api-auth-file", "users").output == "laptop\n"
     assert run("key", "remove", "laptop", "--api-auth-file", "users").exit_code == 0

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from darkroom.settings import Settings, parse_credentials
 
@@ -45,6 +45,7 @@ def test_every_setting_can_be_given_in_all_three_ways(monkeypatch: pytest.Monkey
         "hypernetwork_dir": "/hypernetworks",
         "styles_file": "/styles.csv",
         "api_auth_file": "/credentials",
+        "api_auth_hashed": f"key a sha256:{'0' * 64}",
         "codeformer_models_path": "/codeformer_models_path",
         "dat_models_path": "/dat_models_path",
         "esrgan_models_path": "/esrgan_models_path",
@@ -128,3 +129,10 @@ def test_checkpoints_lie_where_a1111_puts_them() -> None:
 def test_what_is_frozen_under_a_misspelt_name_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match="is not among"):
         Settings.model_validate(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["alice:wonderland", "user alice wonderland", " , ", f"key a sha256:{'0' * 64},x"])
+def test_hashes_that_cannot_be_read_are_refused_without_being_shown(wrong: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(api_auth_hashed=SecretStr(wrong))
+    assert "wonderland" not in str(caught.value.errors(include_input=False))

@@ -124,3 +124,4 @@ def note_engine_job(request: HTTPConnection, job_id: str) -> None:
     attempt = find_attempt(request)
     if attempt:
         attempt.engine_jobs.append(job_id)
+        request.app.state.context.own(job_id, attempt.owner)

@@ -169,7 +169,7 @@ def is_signed(secret: bytes, path: str, expires: str, signature: str, now: float
     """Whether an address was signed here and still counts."""
     if not expires.isascii() or not expires.isdigit() or len(expires) > 12 or int(expires) < now:
         return False
-    return hmac.compare_digest(sign(secret, f"{path}?{expires}"), signature)
+    return hmac.compare_digest(sign(secret, f"{path}?{expires}").encode(), signature.encode("utf-8", "replace"))
 
 
 def fingerprint(asked: Asked) -> str:

@@ -102,9 +102,9 @@ def _fields(wire: ImageRequest, settings: Settings, checkpoints: Sequence[Checkp
     if not 1 <= count <= settings.max_images:
         raise ParameterError("n", count, f"from 1 to {settings.max_images}")
     steps = _STEPS[_quality(wire)] if wire.steps is None else wire.steps
-    given = {
-        name: getattr(wire, name) for name in ("negative_prompt", "seed", "cfg_scale", "sampler_name", "scheduler")
-    }
+    # What is left out is for the checkpoint to say.
+    names = ("negative_prompt", "seed", "cfg_scale", "sampler_name", "scheduler")
+    given = {name: getattr(wire, name) for name in names if name in wire.model_fields_set}
     fields = {name: value for name, value in given.items() if value is not None}
     together = count <= settings.max_batch_size
     overrides = _overrides(wire, checkpoints)

@@ -16,8 +16,10 @@ trained on: the mean over the data set.
 """
 
 _MARGIN = 16
-_FEATHER = 56
-"""Pixels of the aligned face: what is left alone at its border, and over how many the restored face sets in."""
+_FEATHER = 0.25
+"""Pixels at the border of the aligned face that are left alone, and the share of the way to its middle over which the
+restored face sets in.
+"""
 
 Transform = NDArray[np.float64]
 """`[2, 3]`: from points of the picture to points of the aligned face."""
@@ -77,8 +79,9 @@ def _box(transform: Transform, width: int, height: int) -> tuple[int, int, int, 
 
 
 def soft_mask() -> NDArray[np.float32]:
-    """`[512, 512]`: 1 over the face, falling to 0 before the border."""
-    from_border = np.minimum(np.arange(SIDE), np.arange(SIDE)[::-1])
-    ramp = np.clip((from_border - _MARGIN) / _FEATHER, 0, 1)
-    smooth = ramp * ramp * (3 - 2 * ramp)
-    return np.asarray(np.outer(smooth, smooth), dtype=np.float32)
+    """`[512, 512]`: 1 over the face, falling to 0 before the border, with round corners."""
+    middle = (SIDE - 1) / 2
+    from_middle = np.abs(np.arange(SIDE) - middle) / (middle - _MARGIN)
+    distance = np.cbrt(from_middle[:, None] ** 3 + from_middle[None] ** 3)
+    ramp = np.clip((1 - distance) / _FEATHER, 0, 1)
+    return np.asarray(ramp * ramp * (3 - 2 * ramp), dtype=np.float32)

@@ -70,13 +70,22 @@ class PictureNetwork:
     def enlarge(self, picture: Levels, *, blue_first: bool = False) -> Levels:
         """The picture `[H, W, 3]`, `scale` times as large. `blue_first` shows it with red and blue exchanged."""
         seen = picture[..., ::-1] if blue_first else picture
-        pixels = torch.from_numpy(seen.copy()).to(self.device, self.dtype).movedim(-1, 0)
-        drawn = self._run(pixels / 255)
+        pixels = torch.from_numpy(seen.copy()).to(self.device).movedim(-1, 0)
+        drawn = self._run(pixels)
+        if self.dtype != torch.float32 and bool(drawn.isnan().any()):
+            self._widen()
+            drawn = self._run(pixels)
         levels = drawn.float().clamp(0, 1).mul(255).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
         return np.ascontiguousarray(levels[..., ::-1] if blue_first else levels)
 
-    def _run(self, pixels: Tensor) -> Tensor:
-        """Pixels `[3, H, W]` in 0..1 to such. A network of grey pictures sees one channel after the other."""
+    def _widen(self) -> None:
+        """Compute in float32 from now on: some networks have values that are too large for fp16."""
+        self._model.float()
+        self.dtype, self.nbytes = torch.float32, 2 * self.nbytes
+
+    def _run(self, levels: Tensor) -> Tensor:
+        """Levels `[3, H, W]` in 0..255 to pixels in 0..1. A grey network sees one channel after the other."""
+        pixels = levels.to(self.dtype) / 255
         rows = pixels[None] if self._model.input_channels == 3 else pixels[:, None]
         return torch.cat([self._model(row[None]) for row in rows]).reshape(3, *self._drawn_size(pixels))
 

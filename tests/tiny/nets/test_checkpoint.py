@@ -12,6 +12,8 @@ from torch import Tensor
 
 from darkroom.errors import BadModelFile
 from darkroom.nets.catalog import embedded
+from darkroom.nets.checkpoint import Checkpoint, _rooms
+from darkroom.nets.layout import Part
 from darkroom.nets.network import Network
 from darkroom.nets.store import load
 from tests.tiny.checkpoints import tiny_weights, write_tiny_checkpoint
@@ -236,3 +238,17 @@ def test_the_model_that_comes_with_the_package_loads() -> None:
     network = load(path, path.with_suffix(".yaml"), CPU, torch.float32)
     assert network.native_size in (128, 256)
     assert network.decode(torch.zeros(1, 4, 16, 16)).shape == (1, 3, 128, 128)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3,), (0, 4), (7, 5), (2, 300_000), (40_000, 7), (65, 30, 3, 3), (3, 5, 1, 1), (2, 3, 4)]
+)
+def test_half_precision_becomes_bf16_as_torch_has_it(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    weight = (torch.randn(shape) * 1000).half()
+    weight.view(-1)[:2] = torch.tensor([65504.0, 6e-8])[: weight.numel()]
+    save_file({"w": weight}, tmp_path / "w.safetensors")
+    with Checkpoint(tmp_path / "w.safetensors") as file:
+        [room] = _rooms([shape], torch.bfloat16)
+        found = file._read(Part("w"), shape, torch.bfloat16, torch.device("cpu"), room)
+    assert torch.equal(found, weight.to(torch.bfloat16))
+    assert found.dim() != 4 or found.is_contiguous(memory_format=torch.channels_last)

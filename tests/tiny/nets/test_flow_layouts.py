@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.nets.checkpoint import Checkpoint
+from darkroom.nets.architecture import identify, is_guided, text_width
+from darkroom.nets.checkpoint import UNET, Checkpoint
 from darkroom.nets.config import read_config
 from darkroom.nets.flux_layout import flux_sizes
 from darkroom.nets.libraries import (
@@ -121,6 +122,15 @@ def test_sizes_are_read_off_the_tensors(name: str) -> None:
     expected = {key: model.config[key] for key in sizes}
     assert sizes == expected | {"out_channels": model.config.out_channels or model.config.in_channels}
     assert len(tensors) == TENSORS.get(name, len(tensors))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("prefix", ["", UNET])
+def test_checkpoints_are_known_by_their_tensors_with_and_without_a_prefix(name: str, prefix: str) -> None:
+    shapes = {prefix + key: tuple(tensor.shape) for key, tensor in in_file(name)[0].items()}
+    assert identify(shapes) == ("flux" if name.startswith("flux") else "sd3")
+    assert is_guided(shapes) == (name == "flux dev")
+    assert text_width(shapes) is None
 
 
 @pytest.mark.parametrize("name", MODELS)

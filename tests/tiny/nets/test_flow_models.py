@@ -340,3 +340,19 @@ def test_a_folder_in_diffusers_layout_is_the_same_model(
     spec = spec_of(traits, 3, scheduler="Simple", flow=FlowOptions(t5=True))
     ours = latent_of(load(folder, None, CPU, torch.float32), spec)
     assert torch.equal(ours, latent_of(load_tiny(tmp_path, tiny), spec))
+
+
+def test_files_may_hold_what_savers_of_other_programs_add(tmp_path: Path) -> None:
+    tiny = tiny_flux()
+    weights = {name.replace("first_stage_model.", "vae."): weight for name, weight in whole(tiny).items()}
+    t5_prefix, clip_prefix = "text_encoders.t5xxl.", "text_encoders.clip_l."
+    weights |= {
+        f"{clip_prefix}logit_scale": torch.tensor(4.6),
+        f"{t5_prefix}logit_scale": torch.tensor(4.6),
+        f"{t5_prefix}spiece_model": torch.zeros(9, dtype=torch.uint8),
+        f"{t5_prefix}transformer.encoder.embed_tokens.weight": weights[f"{t5_prefix}transformer.shared.weight"],
+        "model_sampling.sigmas": torch.zeros(3),
+    }
+    network = load(write(tmp_path / "more.safetensors", weights), None, CPU, torch.float32)
+    spec = spec_of(DEV, 3, scheduler="Simple", cfg_scale=1.0)
+    assert torch.equal(latent_of(network, spec), latent_of(load_tiny(tmp_path, tiny), spec))

@@ -32,30 +32,16 @@ from darkroom.nets.libraries import (
 )
 from darkroom.nets.opening import open_tensors
 from darkroom.nets.store import load
+from darkroom.nets.text import Asked, Text
+from darkroom.nets.tokenizer import BOS, EOS
+from darkroom.nets.vae import load_vae
 from tests.recordings import RECORDED
-from tests.tiny.checkpoints import write_tiny_checkpoint
+from tests.tiny.checkpoints import write_tiny_checkpoint, write_tiny_vae
+from tests.tiny.folders import write_json, write_tiny_folder
 
 CPU = torch.device("cpu")
 STATE_DICTS = RECORDED.parent / "state-dicts"
 SMALL_VAE = {"block_out_channels": (32,), "norm_num_groups": 8}
-
-
-def write_json(path: Path, **content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-def write_tiny_folder(folder: Path) -> Path:
-    """The tiny checkpoint as diffusers and transformers save its networks. Gives the single file it was made of."""
-    single = write_tiny_checkpoint(folder.parent / "single")
-    network = load(single, single.with_suffix(".yaml"), CPU, torch.float16)
-    network._unet.save_pretrained(folder / "unet")
-    network._vae.module.save_pretrained(folder / "vae")
-    text: Any = network._text.module
-    text.save_pretrained(folder / "text_encoder")
-    write_json(folder / "model_index.json", _class_name="StableDiffusionPipeline")
-    write_json(folder / "scheduler" / "scheduler_config.json", beta_start=0.00085, beta_end=0.012)
-    return single
 
 
 def weights(path: Path) -> dict[str, Tensor]:
@@ -127,6 +113,19 @@ def test_old_names_of_the_autoencoders_attention_are_known(tmp_path: Path) -> No
     assert alike(weights(tmp_path / "model"), weights(single))
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "pickled"])
+def test_an_autoencoder_of_its_own_may_be_in_either_layout(tmp_path: Path, kind: str) -> None:
+    write_tiny_folder(tmp_path / "model")
+    alone = tmp_path / "model" / "vae" / "diffusion_pytorch_model.safetensors"
+    if kind == "pickled":
+        torch.save({"state_dict": load_file(alone), "step": 1}, tmp_path / "mine.vae.pt")
+        alone = tmp_path / "mine.vae.pt"
+    usual = load_vae(write_tiny_vae(tmp_path / "usual.safetensors"), 0.18215, CPU, torch.float16)
+    other = load_vae(alone, 0.18215, CPU, torch.float16)
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(usual.decode(latent), other.decode(latent))
+
+
 def test_the_scheduler_and_the_unet_tell_what_a_yaml_would(tmp_path: Path) -> None:
     write_json(tmp_path / "model_index.json")
     write_json(
@@ -155,6 +154,61 @@ def test_a_folder_is_listed_once_under_its_own_name(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     assert catalog.sha256(folder.filename) != first
     catalog.close()
+
+
+def open_clip_as_published(encoder: Any, *, layers: int) -> Any:
+    """An OpenCLIP encoder as transformers has it, its first so many layers."""
+    text = encoder.text
+    projected = encoder.projection is not None
+    sizes = text.config.to_dict() | {"num_hidden_layers": layers}
+    sizes |= {"projection_dim": encoder.projection.shape[1]} if projected else {}
+    made = (CLIPTextModelWithProjection if projected else CLIPTextModel)(CLIPTextConfig(**sizes))
+    own = made.state_dict()
+    state = {
+        name: value for name, value in text.state_dict().items() if not name.startswith(f"encoder.layers.{layers}.")
+    }
+    prefix = "text_model." if any(name.startswith("text_model.") for name in own) else ""
+    state = {prefix + name: value for name, value in state.items()}
+    if projected:
+        state["text_projection.weight"] = encoder.projection.detach().t().contiguous()
+    missing, odd = made.load_state_dict(state, strict=False)
+    assert not odd
+    assert all(name.endswith("position_ids") for name in missing)
+    return made
+
+
+@pytest.mark.parametrize("family", ["sd2", "sdxl", "refiner"])
+def test_a_folder_of_every_family_answers_as_the_single_file(tmp_path: Path, family: str) -> None:
+    single = write_tiny_checkpoint(tmp_path / "single", family, family=family, dtype=torch.float32)
+    one = load(single, single.with_suffix(".yaml"), CPU, torch.float32)
+    folder, text = tmp_path / "model", one._text.module
+    one._unet.save_pretrained(folder / "unet")
+    one._vae.module.save_pretrained(folder / "vae")
+    towers: Any = text
+    if family == "sd2":
+        layers = towers.text.config.num_hidden_layers - 1
+        open_clip_as_published(towers, layers=layers).save_pretrained(folder / "text_encoder")
+    else:
+        layers = towers.large.text.config.num_hidden_layers
+        open_clip_as_published(towers.large, layers=layers).save_pretrained(folder / "text_encoder_2")
+    if family == "sdxl":
+        towers.small.save_pretrained(folder / "text_encoder")
+    write_json(folder / "model_index.json")
+    weights_of = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    renamed = {name.replace("class_embedding.", "add_embedding."): value for name, value in weights_of.items()}
+    save_file(renamed, folder / "unet" / "diffusion_pytorch_model.safetensors")
+    write_json(folder / "scheduler" / "scheduler_config.json", prediction_type="epsilon")
+    other = load(folder, beside(folder), CPU, torch.float32)
+    numbers = {"sdxl": (64.0, 64.0, 0.0, 0.0, 64.0, 64.0), "refiner": (64.0, 64.0, 0.0, 0.0, 6.0)}.get(family, ())
+    asked = Text(chunks=[[BOS, 320, 321, *[EOS] * 74]], weights=[[1.0] * 77], insertions=())
+    told, heard = (network.encode_text([asked], Asked(numbers=numbers)) for network in (one, other))
+    assert torch.equal(told.context, heard.context)
+    assert (told.vector is None) == (heard.vector is None)
+    assert told.vector is None or heard.vector is None or torch.equal(told.vector, heard.vector)
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    t = torch.tensor([500.0])
+    noise = [network.denoise(x, t, told.context, told.vector) for network in (one, other)]
+    assert torch.equal(*noise)
 
 
 # Full-size models, of which headers alone are written.
@@ -241,6 +295,7 @@ def test_a_full_size_folder_has_every_tensor_of_the_published_file(tmp_path: Pat
         write_header(vae(), tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
         for part, sizes in texts.items():
             write_header(clip(*sizes), tmp_path / part / "model.safetensors")
+            write_json(tmp_path / part / "config.json", hidden_act="quick_gelu" if sizes[0] == 768 else "gelu")
     write_json(tmp_path / "model_index.json")
     write_json(tmp_path / "unet" / "config.json", layers_per_block=2)
     found = {key: shape for key, shape in read_shapes(tmp_path).items() if not is_ignorable(key)}

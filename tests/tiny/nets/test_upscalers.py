@@ -46,6 +46,18 @@ def test_a_network_that_cannot_compute_in_half_precision_takes_the_next_best(tmp
     assert load_network(tmp_path / "face.safetensors", CPU, torch.float16).dtype == torch.bfloat16
 
 
+def test_a_network_whose_values_fp16_cannot_hold_computes_in_float32(tmp_path: Path) -> None:
+    weights = {
+        name: tensor * (3e4 if "weight" in name else 1) for name, tensor in weights_of(UPSCALERS["Compact"][1]).items()
+    }
+    save_file(weights, tmp_path / "wild.safetensors")
+    networks = [load_network(tmp_path / "wild.safetensors", CPU, dtype) for dtype in (torch.float16, torch.float32)]
+    with torch.inference_mode():
+        drawn = [network.enlarge(noise(16, 16)) for network in networks]
+    assert networks[0].dtype == torch.float32
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+
+
 def test_a_grey_network_sees_one_channel_after_the_other(tmp_path: Path) -> None:
     from spandrel.architectures.Compact import Compact
 

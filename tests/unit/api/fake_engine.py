@@ -20,6 +20,7 @@ from darkroom.jobs.networks import (
     UpscalerInfo,
     VaeInfo,
 )
+from darkroom.jobs.programs import BEFORE_FACES
 from darkroom.jobs.retouching import Enlargement, RetouchSpec, Spec
 from darkroom.jobs.spec import CheckpointInfo, Emphasis, JobSpec, Picture
 
@@ -119,6 +120,8 @@ class FakeEngine:
         drawn = [self._draw(spec, index) for index in range(count)]
         keeps = isinstance(spec, JobSpec) and spec.hires and spec.hires.keeps_first
         asides = (("-before-highres-fix", drawn[0]),) if keeps else ()
+        if isinstance(spec, JobSpec) and spec.faces and spec.faces.keep:
+            asides = (*asides, (BEFORE_FACES, drawn[0]))
         finished = tuple(
             Finished(index=i, picture=picture, notes=self.notes, asides=asides) for i, picture in enumerate(drawn)
         )

@@ -201,6 +201,31 @@ def test_a_key_opens_every_route_and_no_other_text_does(serve: Serve, file: Path
     assert status(client, **basic(f"program:{key}")) == 401
 
 
+@pytest.mark.parametrize("separator", [",", "\n", " , "])
+def test_users_and_keys_may_be_given_by_their_hashes_in_the_environment(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, separator: str
+) -> None:
+    credentials, key = Credentials(users={"alice": cheap("wonderland")}).with_key("program")
+    write(tmp_path / "hashes", credentials)
+    lines = (tmp_path / "hashes").read_text().splitlines()
+    monkeypatch.setenv("DARKROOM_API_AUTH_HASHED", separator.join(lines))
+    client = serve()
+    assert status(client, **basic("alice:wonderland")) == status(client, Authorization=f"Bearer {key}") == 200
+    assert status(client, **basic("alice:other")) == status(client) == 401
+    assert "scrypt" not in client.get("/internal/sysinfo", auth=("alice", "wonderland")).text
+
+
+def test_a_file_and_the_environment_add_up_and_the_file_can_be_changed(serve: Serve, file: Path) -> None:
+    write(file.with_name("hashes"), Credentials(users={"alice": cheap("environment"), "dora": cheap("explorer")}))
+    client = serve(api_auth_file=file, api_auth_hashed=file.with_name("hashes").read_text())
+    for pair in ("alice:wonderland", "bob:builder!", "dora:explorer"):
+        assert status(client, **basic(pair)) == 200
+    assert status(client, **basic("alice:environment")) == 401
+    file.unlink()
+    assert status(client, **basic("bob:builder!")) == 401
+    assert status(client, **basic("dora:explorer")) == 200
+
+
 def test_a_running_server_notices_who_comes_and_who_goes(serve: Serve, file: Path) -> None:
     client = serve(api_auth_file=file)
     assert status(client, **basic("alice:wonderland")) == 200

@@ -273,6 +273,14 @@ def test_the_picture_before_is_kept_only_where_pictures_are_saved(client: TestCl
     assert kept == [True, False]
 
 
+def test_the_picture_before_is_saved_beside_the_one_after(client: TestClient, tmp_path: Path) -> None:
+    client.post("/sdapi/v1/options", json={"save_images_before_face_restoration": True, "save_to_dirs": False})
+    answer = client.post(TXT2IMG, json={**SMALL, "restore_faces": True, "save_images": True})
+    assert len(answer.json()["images"]) == 1
+    files = sorted(path.stem for path in (tmp_path / "outputs" / "txt2img-images").iterdir())
+    assert [name.endswith("-before-face-restoration") for name in files] == [True, False]
+
+
 def test_folders_of_networks_may_be_moved(serve: Serve, tmp_path: Path) -> None:
     client = serve(esrgan_models_path=tmp_path / "up", gfpgan_models_path=tmp_path / "faces")
     flags = client.get("/sdapi/v1/cmd-flags").json()

@@ -72,7 +72,7 @@ def test_a_latent_mode_goes_from_sampling_to_sampling() -> None:
 def test_the_first_passs_picture_is_handed_over_where_it_is_wanted(
     upscaler: str, kept: bool, wanted: list[type]
 ) -> None:
-    spec = two_passes(make_hires(upscaler, keeps_first=kept), seeds=(1, 2))
+    spec = two_passes(make_hires(upscaler, keeps_first=kept))
     loop = make_loop(runner := FakeRunner())
     job = start(loop, spec)
     finish(loop, job)

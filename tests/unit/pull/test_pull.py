@@ -77,6 +77,7 @@ def test_a_repositorys_only_model_comes_to_the_checkpoints(tmp_path: Path, hub: 
         (save({"emb_params": torch.rand(2, 768)}), "embeddings"),
         (save({"clip_l": torch.rand(2, 768), "clip_g": torch.rand(2, 1280)}), "embeddings"),
         (save({"encoder.down.0.block.0.conv1.weight": torch.rand(4, 4)}), "VAE"),
+        (save({"encoder.down_blocks.0.resnets.0.conv1.weight": torch.rand(4, 4)}), "VAE"),
     ],
 )
 def test_a_model_goes_where_its_kind_is_looked_for(tmp_path: Path, hub: Hub, data: bytes, folder: str) -> None:

@@ -73,6 +73,11 @@ def test_a_shift_moves_times_by_a_fixed_factor_of_noise_to_picture(time: float, 
     )
 
 
+@given(st.integers(1, 100_000))
+def test_the_highest_level_is_noise_alone_for_pictures_of_any_size(tokens: int) -> None:
+    assert NoiseTable.flow_matching(shift_of_area(tokens)).sigma_max == 1
+
+
 @pytest.mark.parametrize(("tokens", "logarithm"), [(256, 0.5), (4096, 1.15), (1024, 0.63)])
 def test_larger_pictures_are_shifted_farther(tokens: int, logarithm: float) -> None:
     assert math.log(shift_of_area(tokens)) == pytest.approx(logarithm)
