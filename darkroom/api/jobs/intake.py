@@ -4,6 +4,7 @@ and keeps what came of the others.
     Prefer: respond-async, or ?async=true     202 with the id; the request is served later, whatever happens meanwhile
     Idempotency-Key                           the same request again gets the first one's job
     ?response=url                             addresses in the place of pictures
+    Accept: image/*                           the first picture itself
 """
 
 import asyncio
@@ -24,6 +25,8 @@ from darkroom.api.answers import answer_error, refuse
 from darkroom.api.jobs.attempt import SCOPE, Attempt
 from darkroom.api.jobs.desk import Desk, fingerprint, rebuilt
 from darkroom.api.jobs.documents import accepted
+from darkroom.api.jobs.keeping import media_type
+from darkroom.api.jobs.unpacking import unpack
 from darkroom.api.owners import owner_of
 from darkroom.errors import BadRequest, DarkroomError
 from darkroom.history.ledger import Answered, Asked, Record, new_id
@@ -122,7 +125,8 @@ class Intake:
     async def _attend(self, attempt: Attempt, wish: "Wish", scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request while its client waits, and keep what came of it."""
         body = Body(receive)
-        said = Said(None if wish.by_address else send, job_id=attempt.id)
+        held = wish.by_address or wish.bare
+        said = Said(None if held else send, job_id=attempt.id)
         began = time.time()
         self._desk.present[attempt.id] = attempt
         try:
@@ -130,12 +134,27 @@ class Intake:
         finally:
             self._desk.present.pop(attempt.id, None)
         worked = attempt.admitted and said.status == 200
-        if wish.by_address and not worked:
+        if held and not worked:
             await said.pass_on(send)
+        elif wish.bare:
+            await self._answer_barely(attempt, said, scope, receive, send)
         elif wish.by_address:
             await self._answer_by_address(attempt, wish, scope, body, said, began, receive, send)
-        elif worked and self._desk.settings.history:
+        if worked and not wish.by_address and self._desk.settings.history:
             self._later(self._keep(attempt, asked_of(attempt, wish, scope, body.content), said, began))
+
+    async def _answer_barely(self, attempt: Attempt, said: "Said", scope: Scope, receive: Receive, send: Send) -> None:
+        answered = said.answered
+        pictures = unpack(answered.headers.get("content-type", ""), answered.body, answered.headers).pictures
+        if not pictures:
+            await said.pass_on(send)
+            return
+        kept = {name: value for name, value in answered.headers.items() if name != "content-type"}
+        seed = {} if pictures[0].seed is None else {"X-Seed": str(pictures[0].seed)}
+        answer = Response(
+            pictures[0].data, media_type=media_type(pictures[0].data), headers={**kept, **seed, "X-Job-Id": attempt.id}
+        )
+        await answer(scope, receive, send)
 
     async def _answer_by_address(
         self, attempt: Attempt, wish: "Wish", scope: Scope, body: "Body", said: "Said", began: float,
@@ -148,7 +167,9 @@ class Intake:
             await answer_error(error)(scope, receive, send)
             return
         kept = {name: value for name, value in said.answered.headers.items() if name != "content-type"}
-        await Response(linked, media_type="application/json", headers=kept)(scope, receive, send)
+        await Response(linked, media_type="application/json", headers={**kept, "X-Job-Id": attempt.id})(
+            scope, receive, send
+        )
 
     async def _keep(self, attempt: Attempt, asked: Asked, said: "Said", began: float) -> None:
         try:
@@ -168,6 +189,7 @@ class Wish:
 
     deferred: bool
     by_address: bool
+    bare: bool
     key: str | None
     query: str
 
@@ -189,6 +211,7 @@ def read_wish(scope: Scope) -> Wish:
     return Wish(
         deferred="respond-async" in preferred or own.get("async", "").lower() in ("true", "1"),
         by_address=response == "url",
+        bare=response == "" and _wants_bare(sent.get("accept", ""), route_of(scope)),
         key=key,
         query=urlencode([pair for pair in pairs if pair[0] not in _OWN_PARAMETERS]),
     )
@@ -268,6 +291,12 @@ def asked_of(attempt: Attempt, wish: Wish, scope: Scope, body: bytes) -> Asked:
         options=attempt.options.as_json() if attempt.options else {},
         seeds=dict(attempt.seeds),
     )
+
+
+def _wants_bare(accept: str, path: str) -> bool:
+    """Whether a client of A1111's routes asks for a picture and for nothing else."""
+    kinds = [part.split(";")[0].strip() for part in accept.split(",")]
+    return path.startswith("/sdapi/") and bool(accept) and all(kind.startswith("image/") for kind in kinds)
 
 
 async def _gone(receive: Receive) -> None:

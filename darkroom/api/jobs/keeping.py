@@ -76,6 +76,11 @@ def thumbnail_key(key: str) -> str:
     return key.rsplit(".", 1)[0] + "-small.webp"
 
 
+def media_type(data: bytes) -> str:
+    """What a picture's file is."""
+    return _header(data)[1]
+
+
 def _describe(found: Found, job_id: str, owner: str, now: float) -> Kept:
     ending, media_type, width, height = _header(found.data)
     return Kept(

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import HTTPConnection
 
 from darkroom.api.context import Context, Shared
+from darkroom.api.jobs.attempt import Attempt
 from darkroom.api.jobs.course import get_record, passing_record, show
 from darkroom.api.jobs.desk import Desk, rebuilt
 from darkroom.api.jobs.documents import JobDocument
@@ -14,7 +15,7 @@ from darkroom.api.jobs.intake import root_of
 from darkroom.api.jobs.keeping import remove_files
 from darkroom.api.owners import EVERYBODY, may_see, owner_of
 from darkroom.errors import DarkroomError
-from darkroom.history.ledger import MOST_LISTED, Record, State, Wanted, Wish
+from darkroom.history.ledger import MOST_LISTED, Record, State, Wanted, Wish, new_id
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -114,6 +115,19 @@ async def get_request(job_id: str, request: Request, context: Shared) -> Respons
         raise NotFinished("the request is kept once it is answered")
     headers = {"X-Darkroom-Path": asked.path, "X-Darkroom-Query": asked.query}
     return Response(asked.body, media_type=asked.content_type or "application/json", headers=headers)
+
+
+@router.post("/{job_id}/rerun", operation_id="rerun_job", status_code=202)
+async def rerun_job(job_id: str, request: Request, context: Shared) -> JobDocument:
+    """Do the same again: the same request, options and seeds, as a new job."""
+    desk = desk_of(request)
+    record = await get_record(desk, context, job_id, viewer_of(request))
+    asked = await desk.do(lambda books: books.ledger.request_of(job_id))
+    if asked is None:
+        raise NotFinished("the request is kept once it is answered")
+    attempt = Attempt(id=new_id(), kind=record.kind, owner=record.owner, model=record.model)
+    again, _ = await desk.accept(attempt, asked, None)
+    return await show(desk, context, again)
 
 
 @router.delete("/{job_id}", operation_id="cancel_job")

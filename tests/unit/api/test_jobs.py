@@ -80,12 +80,12 @@ def test_there_are_two_ways_to_ask(client: TestClient, sent: dict[str, Any]) -> 
     ("path", "sent"),
     [
         ("/sdapi/v1/img2img", {"json": {**SMALL, "init_images": [to_base64(noise(64, 64))]}}),
-        ("/sdapi/v1/extra-single-image", {"json": {"image": to_base64(noise(8, 8)), "upscaling_resize": 2, "upscaler_1": "Lanczos"}}),
+        ("/sdapi/v1/extra-single-image", {"json": {"image": to_base64(noise(8, 8)), "upscaler_1": "Lanczos"}}),
         ("/sdapi/v1/interrogate", {"json": {"image": to_base64(noise(8, 8)), "model": "clip"}}),
         ("/generate/", {"json": SMALL}),
         ("/generate/", {"data": {"prompt": "a cat", "width": "64", "height": "64"}}),
         ("/v1/images/generations", {"json": {"prompt": "a cat", "size": "64x64"}}),
-        (TXT2IMG, {"json": {**SMALL, "script_name": "prompt matrix", "script_args": [True, False, "positive", "comma", 0]}}),
+        (TXT2IMG, {"json": {**SMALL, "script_name": "prompt matrix", "script_args": [True, False]}}),
     ],
 )  # fmt: skip
 def test_every_route_that_works_can_be_asked_so(client: TestClient, path: str, sent: dict[str, Any]) -> None:
@@ -248,3 +248,24 @@ def test_an_ended_job_can_be_forgotten(client: TestClient) -> None:
     client.delete(f"/jobs/{job['id']}", params={"forget": True})
     assert client.get(f"/jobs/{job['id']}").status_code == 404
     assert client.get(job["images"][0]["url"]).status_code == 404
+
+
+def test_a_job_can_be_done_again(client: TestClient, engine: FakeEngine) -> None:
+    job = ended(client, ask(client))
+    again = client.post(f"/jobs/{job['id']}/rerun")
+    assert again.status_code == 202
+    other = ended(client, again)
+    assert other["id"] != job["id"]
+    assert other["images"][0]["sha256"] == job["images"][0]["sha256"]
+    assert engine.specs[0].seeds == engine.specs[1].seeds
+
+
+def test_a_client_may_want_the_picture_and_nothing_else(serve: Serve) -> None:
+    client = serve(history=True)
+    answer = client.post(TXT2IMG, json={**SMALL, "seed": 4}, headers={"Accept": "image/png, image/*;q=0.5"})
+    assert (answer.headers["content-type"], answer.headers["X-Seed"]) == ("image/png", "4")
+    assert answer.content.startswith(b"\x89PNG")
+    job = wait_for(client, answer.headers["X-Job-Id"], lambda job: job.get("state") == "done")
+    assert client.get(job["images"][0]["url"]).content == answer.content
+    refused = client.post(TXT2IMG, json={"steps": -1}, headers={"Accept": "image/*"})
+    assert (refused.status_code, refused.headers["content-type"]) == (422, "application/json")
