@@ -106,6 +106,8 @@ def inspect_model(
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _shown(value))
     Console().print(table, markup=False)

@@ -62,9 +62,14 @@ def find_in_address(address: str) -> tuple[str, str, str] | None:
 
 def read_repo(name: str, revision: str | None, token: str | None) -> Repo:
     """What a repository holds. Raises PullError."""
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        GatedRepoError,
+        HfHubHTTPError,
+        HTTPError,  # of whichever library it speaks HTTP with
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         info = HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
@@ -78,7 +83,7 @@ def read_repo(name: str, revision: str | None, token: str | None) -> Repo:
         status = error.response.status_code
         hint = " (HF_TOKEN, --token)" if status in {401, 403} else ""
         raise PullError(f"{name}: the hub answered {status}{hint}") from error
-    except (httpx.HTTPError, OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         raise PullError(f"{name}: the hub cannot be asked: {str(error).splitlines()[0][:200]}") from error
     files = [
         RepoFile(

@@ -250,3 +250,12 @@ def test_other_routes_leave_the_scale_to_the_checkpoint_too(client: TestClient) 
     assert answer.status_code == 200, answer.text
     picture = Image.open(io.BytesIO(b64decode(answer.json()["data"][0]["b64_json"])))
     assert "CFG scale: 1.0, Distilled CFG Scale: 3.5" in picture.info["parameters"]
+
+
+def test_the_noise_of_a_picture_is_not_looked_for_along_a_flow(client: TestClient) -> None:
+    start = encoded(np.full((64, 64, 3), 120, np.int16))
+    arguments = ["", True, True, "", "", True, 4, True, 1.0, 0.0, False]
+    request = body("sd3", init_images=[start], script_name="img2img alternative test", script_args=arguments)
+    answer = client.post("/sdapi/v1/img2img", json=request)
+    assert answer.status_code == 422
+    assert "not with Stable Diffusion 3" in answer.text

@@ -14,6 +14,7 @@ from tests.unit.api.fake_engine import FakeEngine
 
 TXT2IMG = "/sdapi/v1/txt2img"
 LATER = {"Prefer": "respond-async"}
+MATRIX = [True, False, "positive", "comma", 0]
 SMALL = {"prompt": "a cat", "width": 64, "height": 64, "steps": 2}
 
 
@@ -85,7 +86,7 @@ def test_there_are_two_ways_to_ask(client: TestClient, sent: dict[str, Any]) -> 
         ("/generate/", {"json": SMALL}),
         ("/generate/", {"data": {"prompt": "a cat", "width": "64", "height": "64"}}),
         ("/v1/images/generations", {"json": {"prompt": "a cat", "size": "64x64"}}),
-        (TXT2IMG, {"json": {**SMALL, "script_name": "prompt matrix", "script_args": [True, False]}}),
+        (TXT2IMG, {"json": {**SMALL, "script_name": "prompt matrix", "script_args": MATRIX}}),
     ],
 )  # fmt: skip
 def test_every_route_that_works_can_be_asked_so(client: TestClient, path: str, sent: dict[str, Any]) -> None:

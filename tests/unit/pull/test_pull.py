@@ -219,6 +219,16 @@ def test_what_is_not_there_is_named(tmp_path: Path, hub: Hub, source: str, words
         run(tmp_path, source)
 
 
+def test_a_hub_that_cannot_be_reached_is_told_without_a_traceback(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(Hub()) as gone:
+        pass
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", gone.url)
+    with pytest.raises(PullError, match="the hub cannot be asked"):
+        run(tmp_path)
+
+
 def test_a_token_is_shown_to_the_hub_and_to_nobody_else(tmp_path: Path, hub: Hub) -> None:
     with serving(Hub(files=hub.files)) as store:
         hub.token, hub.elsewhere = "secret", store.url
