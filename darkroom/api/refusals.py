@@ -5,7 +5,6 @@ Knows which numbers of steps and which options go together; what they do to nois
 
 from collections.abc import Iterator
 
-from darkroom.api.flow import check_inversion
 from darkroom.api.sdxl import check_emphasis
 from darkroom.errors import BadRequest
 from darkroom.jobs.latent_modes import LATENT_MODES
@@ -21,7 +20,7 @@ _TIMESTEPS = 1000
 
 def check_job(spec: JobSpec) -> None:
     """Raises BadRequest for what cannot be about a job."""
-    for check in (check_samplers, check_emphasis, check_inversion, check_decoder, check_latents):
+    for check in (check_samplers, check_emphasis, check_decoder, check_latents):
         check(spec)
 
 

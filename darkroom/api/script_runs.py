@@ -23,6 +23,7 @@ from darkroom.api.context import Context, Series
 from darkroom.api.convert import Prepared, to_spec
 from darkroom.api.descriptions import describe as describe_picture
 from darkroom.api.jobs.attempt import admit, drawn_seeds, is_repeatable, note_engine_job, options_of
+from darkroom.api.flow import check_inversion
 from darkroom.api.models import Generation
 from darkroom.api.results import describe, encode_shot, finish, info, parameters, with_notes
 from darkroom.api.running import finish_job, submit, while_connected
@@ -246,6 +247,7 @@ def _amended(prepared: Prepared, ask: Ask) -> Prepared:
         spec = replace(spec, params=(*_told(ask.notes), *spec.params))
     if ask.inversion and spec.init:
         spec = replace(spec, init=replace(spec.init, inversion=ask.inversion))
+        check_inversion(spec)
     finishing = prepared.finishing
     if ask.colours is not None and finishing.targets:
         finishing = replace(finishing, targets=(ask.colours,))

@@ -107,7 +107,7 @@ def recognise(weights: dict[str, Tensor], name: str) -> ImageModelDescriptor[nn.
             warnings.simplefilter("ignore")  # of torch, about how spandrel's architectures are written
             model = registry().load(canonicalize_state_dict(floats))
     except UnsupportedModelError as error:
-        hint = "" if find_spec(EXTRA) else f"; more architectures, CodeFormer among them, come with the package {EXTRA}"
+        hint = "" if find_spec(EXTRA) else "; CodeFormer and some others need `pip install darkroom[noncommercial]`"
         raise BadModelFile(f"{name}: holds no network that spandrel knows{hint}") from error
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise BadModelFile(f"{name}: its weights fit no network: {_first_line(error)}") from error

@@ -80,6 +80,7 @@ class FakeEngine:
         self.crash: Exception | None = None
         self.closed = False
         self.refreshed = 0
+        self.hidden: bool | None = None
         self.is_ready = True
         self.live_picture: Picture | None = None
         self.previews: list[Preview] = []
@@ -182,6 +183,7 @@ class FakeEngine:
 
     def refresh(self, *, hidden: bool | None = None) -> None:
         self.refreshed += 1
+        self.hidden = hidden
 
     def adapters(self) -> Sequence[AdapterInfo]:
         return tuple(self.shelf.adapters)

@@ -36,6 +36,14 @@ def test_refreshing_looks_again_and_answers_null(client: TestClient, engine: Fak
     assert engine.refreshed == 1
 
 
+def test_hidden_folders_are_looked_into_as_the_option_says(client: TestClient, engine: FakeEngine) -> None:
+    for route in ("refresh-checkpoints", "refresh-loras"):
+        for hidden in (False, True):
+            client.post("/sdapi/v1/options", json={"list_hidden_files": hidden})
+            client.post(f"/sdapi/v1/{route}")
+            assert engine.hidden is hidden
+
+
 def test_samplers_have_text_options(client: TestClient) -> None:
     samplers = {sampler["name"]: sampler for sampler in client.get("/sdapi/v1/samplers").json()}
     assert {"Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "DDIM"} <= set(samplers)

@@ -133,3 +133,10 @@ def test_the_json_beside_a_checkpoint_may_ask_for_an_autoencoder(
 ) -> None:
     (tmp_path / "m.json").write_text(content)
     assert preferred_vae(tmp_path / "m.safetensors") == wish
+
+
+def test_hidden_folders_are_passed_over_on_request(tmp_path: Path) -> None:
+    put_adapter(tmp_path, ".hidden/x")
+    shown = put_adapter(tmp_path, "shown/y")
+    assert [file.name for file in shelves.adapters([tmp_path])] == ["x", "y"]
+    assert [file.filename for file in shelves.adapters([tmp_path], hidden=False)] == [str(shown)]
