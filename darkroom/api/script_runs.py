@@ -22,8 +22,8 @@ from fastapi import Request
 from darkroom.api.context import Context, Series
 from darkroom.api.convert import Prepared, to_spec
 from darkroom.api.descriptions import describe as describe_picture
-from darkroom.api.jobs.attempt import admit, drawn_seeds, is_repeatable, note_engine_job, options_of
 from darkroom.api.flow import check_inversion
+from darkroom.api.jobs.attempt import admit, drawn_seeds, is_repeatable, note_engine_job, options_of
 from darkroom.api.models import Generation
 from darkroom.api.results import describe, encode_shot, finish, info, parameters, with_notes
 from darkroom.api.running import finish_job, submit, while_connected

@@ -5,8 +5,8 @@ The engine in this process and an engine elsewhere offer the same protocol.
     queued -> running -> {done, interrupted, failed, cancelled};  queued -> cancelled
 """
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from threading import Event as Flag
 from typing import Literal, Protocol
 
@@ -105,6 +105,33 @@ class DeviceMemory:
     out_of_memory: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """How often a quantity was at most each of `bounds` and above the one before; the last count is of all above.
+
+    `total` is the sum of the quantity.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """What an engine has done since it began. `rows` are the network inputs of its batches and `seconds` the time they
+    took, by the kind of question; `waits` and `services` the seconds from a job's submission to its beginning and from
+    there to its end, by checkpoint; `ended` counts jobs; `resident_bytes` is what the loaded models hold.
+    """
+
+    rows: Mapping[str, Histogram] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    waits: Mapping[str, Histogram] = field(default_factory=dict)
+    services: Mapping[str, Histogram] = field(default_factory=dict)
+    ended: Mapping[State, int] = field(default_factory=dict)
+    resident_bytes: int = 0
+
+
 class Engine(Protocol):
     """Hosts jobs. Every method may be called from any thread or event loop and returns at once, unless it is async."""
 
@@ -194,6 +221,9 @@ class Engine(Protocol):
 
     def memory(self) -> DeviceMemory | None:
         """The device's memory; None where it has none of its own."""
+
+    def stats(self) -> EngineStats:
+        """What it has done so far. The bytes of models are those of a moment ago."""
 
     def ready(self) -> bool:
         """True once the default checkpoint is loaded and warm."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from threading import Lock
 
@@ -19,11 +19,16 @@ log = logging.getLogger(__name__)
 class Job:
     """One submitted request. `lanes` are the pictures of the iteration that is running.
 
-    The device thread publishes events; other threads read `status`, which is replaced whole, and subscribe.
+    The device thread publishes events; other threads read `status`, which is replaced whole, and subscribe. `request`
+    is what the log calls whom the job is for; `ended_with` is told how the job ended.
     """
 
-    def __init__(self, job_id: str, spec: Spec) -> None:
+    def __init__(
+        self, job_id: str, spec: Spec, *, request: str = "", ended_with: Callable[[JobStatus], None] = lambda _: None
+    ) -> None:
         self.spec = spec
+        self.noted = {"job_id": request or job_id, "engine_job_id": job_id}
+        self._ended_with = ended_with
         self.status = JobStatus(job_id=job_id, spec=spec, state="queued", submitted_at=time.time())
         self.lanes: list[Lane] = []
         self.pictures: dict[int, Finished] = {}
@@ -99,6 +104,7 @@ class Job:
         self.status = replace(self.status, state=state, ended_at=time.time(), fraction=fraction)
         self.lanes, self.pictures = [], {}
         pictures = tuple(finished for _, finished in kept)
+        self._ended_with(self.status)
         self._publish(Event(status=self.status, pictures=pictures, error=error))
 
     def forget_result(self) -> None:

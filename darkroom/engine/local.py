@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from darkroom.engine.allocator import keep_freed_memory
 from darkroom.engine.catalogue import Catalogue
-from darkroom.engine.client import DeviceMemory, Event, JobStatus, Preview
+from darkroom.engine.client import DeviceMemory, EngineStats, Event, JobStatus, Preview
 from darkroom.engine.job import Job
+from darkroom.engine.tally import Tally
 from darkroom.errors import Busy, DarkroomError, UnknownName
 from darkroom.jobs.describing import Description, InTags, InWords
 from darkroom.jobs.merging import MergeOrder, Report
@@ -31,6 +32,7 @@ from darkroom.jobs.networks import (
 )
 from darkroom.jobs.retouching import Spec
 from darkroom.jobs.spec import CheckpointInfo, Emphasis, JobSpec, Picture
+from darkroom.logs import job_in_hand
 from darkroom.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class LocalEngine:
         self._catalogue = Catalogue(settings)
         self._jobs: dict[str, Job] = {}
         self._merges: set[Flag] = set()
+        self._tally = Tally()
         self._lock = Lock()
         self._ready = self._stopped = False
         self._loop: Future[Loop] = Future()
@@ -70,7 +73,7 @@ class LocalEngine:
         if isinstance(spec, JobSpec):
             for checkpoint in (spec.checkpoint, *([spec.hires.checkpoint] if spec.hires else [])):
                 self._catalogue.get(checkpoint)
-        job = Job(secrets.token_hex(8), spec)
+        job = Job(secrets.token_hex(8), spec, request=job_in_hand(), ended_with=self._tally.count_job)
         with self._lock:
             if self._stopped:
                 raise DarkroomError(STOPPED)
@@ -137,6 +140,11 @@ class LocalEngine:
 
     def memory(self) -> DeviceMemory | None:
         return self._runner.memory() if self._runner else None
+
+    def stats(self) -> EngineStats:
+        if self._runner and not self._stopped:  # what is loaded is the device thread's to tell, when it has time
+            self._post(lambda _: self._tally.note_resident(self._get_runner().resident_bytes()))
+        return self._tally.read()
 
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         return self._catalogue.checkpoints()
@@ -208,7 +216,13 @@ class LocalEngine:
 
         settings = self._settings
         self._runner = NetworkRunner(settings, self._catalogue)
-        loop = Loop(self._runner, max_lanes=settings.max_lanes, max_rows=settings.max_rows, exact=settings.exact)
+        loop = Loop(
+            self._runner,
+            max_lanes=settings.max_lanes,
+            max_rows=settings.max_rows,
+            exact=settings.exact,
+            tally=self._tally,
+        )
         loop.post(self._warm_up)
         self._loop.set_result(loop)
         return loop

@@ -17,6 +17,7 @@ from darkroom.engine.costs import BatchCosts
 from darkroom.engine.job import Job
 from darkroom.engine.lane import Lane, batch_key, row_count
 from darkroom.engine.policy import Changes, Waiting, linger_s, pick
+from darkroom.engine.tally import Tally
 from darkroom.errors import DarkroomError, JobFailed, OutOfDeviceMemory
 from darkroom.jobs.ops import Answer, Program, Question
 from darkroom.jobs.retouching import Spec
@@ -71,6 +72,7 @@ class Loop:
         max_rows: int,
         exact: bool,
         clock: Callable[[], float] = time.perf_counter,
+        tally: Tally | None = None,
     ) -> None:
         self._runner = runner
         self._max_lanes = max_lanes
@@ -83,6 +85,7 @@ class Loop:
         self._virtual_s = 0.0
         self._changes = Changes()
         self._clock = clock
+        self._tally = tally or Tally()
         self._idle_since_s = self._tidy_at_s = clock()
         self._open = True
 
@@ -231,6 +234,7 @@ class Loop:
         seconds = self._idle_since_s - began
         self._changes.work(seconds)
         self._costs.observe(batch_key(ops[0]), rows, seconds)
+        self._tally.count_batch(type(ops[0]).__name__, rows, seconds)
         for (job, lane, op), answer in zip(batch, answers, strict=True):
             lane.served_s += seconds * row_count(op) / rows
             self._guard(job, lambda lane=lane, answer=answer: lane.answer(answer))  # type: ignore[misc]
@@ -267,10 +271,10 @@ class Loop:
 
     def _fail(self, job: Job, error: Exception) -> None:
         if isinstance(error, DarkroomError):
-            log.warning("job %s failed: %s", job.job_id, error)
+            log.warning("job %s failed: %s", job.job_id, error, extra=job.noted)
             shown = error
         else:
-            log.error("job %s failed", job.job_id, exc_info=error)
+            log.error("job %s failed", job.job_id, exc_info=error, extra=job.noted)
             shown = JobFailed(
                 f"job {job.job_id} stopped on an unexpected {type(error).__name__}; the server's log has the details"
             )

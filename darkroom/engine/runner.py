@@ -243,6 +243,10 @@ class NetworkRunner:
         except torch.OutOfMemoryError as error:
             raise OutOfDeviceMemory("the device has too little memory to describe a picture") from error
 
+    def resident_bytes(self) -> int:
+        """What the loaded models hold. For the device thread."""
+        return self._store.nbytes
+
     def memory(self) -> DeviceMemory | None:
         """The device's memory; None for a CPU."""
         if self._device.type != "cuda":

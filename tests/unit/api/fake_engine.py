@@ -8,7 +8,7 @@ from threading import Event as Flag
 
 import numpy as np
 
-from darkroom.engine.client import FINAL, DeviceMemory, Event, Finished, JobStatus, Preview, State
+from darkroom.engine.client import FINAL, DeviceMemory, EngineStats, Event, Finished, JobStatus, Preview, State
 from darkroom.errors import Busy, DarkroomError, UnknownName
 from darkroom.jobs.describing import Description, InTags, InWords
 from darkroom.jobs.merging import MergeOrder, Report, Stage
@@ -86,6 +86,7 @@ class FakeEngine:
         self.previews: list[Preview] = []
         self.loaded: list[str] = []
         self.device_memory: DeviceMemory | None = None
+        self.counted = EngineStats()
         self.shelf = Shelf()
         self.specs: list[JobSpec] = []
         self.retouched: list[RetouchSpec] = []
@@ -248,6 +249,9 @@ class FakeEngine:
 
     def memory(self) -> DeviceMemory | None:
         return self.device_memory
+
+    def stats(self) -> EngineStats:
+        return self.counted
 
     def ready(self) -> bool:
         return self.is_ready
