@@ -106,7 +106,9 @@ def serve(*, settings: Settings) -> None:
 
 
 def _options(settings: Settings, checkpoints: "Sequence[CheckpointInfo]") -> Options:
-    """The options, of which `--ckpt` decides the checkpoint. Raises BadParameter if its file is not there."""
+    """The options, of which `--ckpt` decides the checkpoint. Raises BadParameter if a file of a flag is not there."""
+    if settings.vae_path is not None and not settings.vae_path.is_file():
+        raise typer.BadParameter(f"vae_path: {settings.vae_path} is not there")
     if settings.ckpt is None:
         return Options(settings.options_file)
     if not settings.ckpt.exists():

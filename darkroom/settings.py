@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     lyco_dir_backcompat: Path | None = Field(
         None, description="Second folder of adapters; models_dir/LyCORIS if not given."
     )
+    vae_path: Path | None = Field(None, description="An autoencoder that is used with every checkpoint.")
     vae_dir: Path | None = Field(None, description="Another folder of autoencoders beside models_dir/VAE.")
     embeddings_dir: Path | None = Field(
         None, description="Folder of embeddings; if not given, models_dir/embeddings and embeddings beside models_dir."

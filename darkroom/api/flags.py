@@ -190,6 +190,7 @@ def _folders(settings: Settings) -> dict[str, object]:
         "lora_dir": settings.lora_dir,
         "lyco_dir_backcompat": settings.lyco_dir_backcompat,
         "vae_dir": settings.vae_dir,
+        "vae_path": settings.vae_path,
         "embeddings_dir": settings.embeddings_dir,
         "hypernetwork_dir": settings.hypernetwork_dir,
         "ckpt": settings.ckpt,

@@ -278,9 +278,10 @@ class ChosenVae:
 
 
 def choose_vae(checkpoint: CheckpointInfo, values: OptionValues, shelf: Shelf) -> ChosenVae:
-    """The autoencoder that the option, the checkpoint's own wish or a file name beside it asks for."""
+    """The autoencoder that a flag, the option, the checkpoint's own wish or a file name beside it asks for."""
     known = {info.name: info for info in shelf.autoencoders()}
-    name, warnings = _vae_name(checkpoint, values, list(known))
+    always = next((info.name for info in known.values() if info.always), None)
+    name, warnings = (always, ()) if always else _vae_name(checkpoint, values, list(known))
     if not name:
         return ChosenVae(warnings=warnings)
     digits = shelf.vae_hash(name)

@@ -48,6 +48,7 @@ class SmallNetworks:
         self._hidden = True
         self._adapters: list[SmallFile] = []
         self._vaes: list[SmallFile] = []
+        self._only_vae: list[SmallFile] = []
         self._hypernetworks: list[SmallFile] = []
         self._embeddings: dict[str, EmbeddingInfo | None] = {}
         self._embeddings_seen: object = None
@@ -61,6 +62,7 @@ class SmallNetworks:
             self._hidden = hidden
             self._adapters = shelves.adapters(settings.adapter_folders, hidden=hidden)
             self._vaes = shelves.autoencoders(settings.checkpoint_folders, settings.vae_folders, hidden=hidden)
+            self._only_vae = shelves.autoencoder(settings.vae_path) if settings.vae_path else []
             self._hypernetworks = shelves.hypernetworks(settings.hypernetwork_folders, hidden=hidden)
             self._embeddings_seen = None
         self.pictures.refresh()
@@ -90,12 +92,15 @@ class SmallNetworks:
             return None
 
     def autoencoders(self) -> list[VaeInfo]:
-        """The autoencoders, those among the checkpoints first."""
-        return [VaeInfo(name=file.name, filename=file.filename) for file in self._vaes]
+        """The autoencoders: that of the flag, then those among the checkpoints."""
+        only = [VaeInfo(name=file.name, filename=file.filename, always=True) for file in self._only_vae]
+        names = {info.name for info in only}
+        others = [VaeInfo(name=file.name, filename=file.filename) for file in self._vaes if file.name not in names]
+        return only + others
 
     def vae_hash(self, name: str) -> str | None:
         """Ten digits of an autoencoder's SHA-256; None while it is being computed, and if the file cannot be read."""
-        file = next((file for file in self._vaes if file.name == name), None)
+        file = next((file for file in (*self._only_vae, *self._vaes) if file.name == name), None)
         if self._settings.no_hashing:
             return None
         try:

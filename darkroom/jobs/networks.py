@@ -23,10 +23,13 @@ class AdapterInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaeInfo:
-    """An autoencoder that has a file of its own; `name` is the file's and its key."""
+    """An autoencoder that has a file of its own; `name` is the file's and its key. One that is used `always` is used
+    with every checkpoint, whatever else is asked for.
+    """
 
     name: str
     filename: str
+    always: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

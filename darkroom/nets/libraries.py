@@ -19,7 +19,7 @@ def _complete_torchvision() -> None:
     if found is None or found.origin is None:
         return
     try:
-        torch.ops.load_library(Path(found.origin).with_name("_C.so"))
+        torch.ops.load_library(Path(found.origin).with_name("_C.so"))  # type: ignore[no-untyped-call]
     except OSError:
         for name in ("nms", "qnms"):
             torch.library.define(f"torchvision::{name}", _BOXES)

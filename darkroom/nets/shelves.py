@@ -59,6 +59,11 @@ def autoencoders(
     return [_bare(path, name) for name, path in found.items()]
 
 
+def autoencoder(path: Path) -> list[SmallFile]:
+    """One autoencoder, wherever it lies; none if it does not."""
+    return [_bare(path.absolute(), path.name)] if path.is_file() else []
+
+
 def embeddings(folders: Iterable[Path], *, hidden: bool = True) -> list[SmallFile]:
     """What may hold textual-inversion embeddings; pictures among them may turn out to be mere previews."""
     suffixes = (SAFE, ".pt", ".bin", *PICTURES)

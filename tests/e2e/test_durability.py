@@ -81,7 +81,7 @@ def test_a_server_that_is_killed_again_and_again_keeps_every_promise(tmp_path: P
         drawn = results(server, ids)
         assert len(server.get("/jobs?limit=500")["jobs"]) == JOBS
         assert len(server.get("/images?limit=500")["images"]) == sum(map(len, drawn.values()))
-        files = [path for path in (tmp_path / "pictures").rglob("*.png")]
+        files = list((tmp_path / "pictures").rglob("*.png"))
         assert len(files) == sum(map(len, drawn.values()))
     other = tmp_path / "undisturbed"
     other.mkdir()

@@ -22,7 +22,7 @@ from darkroom.jobs.merging import ConfigSource, MergeOrder, Method, Notes, Stage
 from darkroom.jobs.spec import CheckpointInfo
 from darkroom.settings import Settings
 from tests.tiny.checkpoints import UNET_INPUT, tiny_weights, write_tiny_checkpoint, write_tiny_vae
-from tests.tiny.nets.test_folders import write_tiny_folder
+from tests.tiny.folders import write_tiny_folder
 
 NOTE = "what somebody wrote"
 

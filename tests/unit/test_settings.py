@@ -41,6 +41,7 @@ def test_every_setting_can_be_given_in_all_three_ways(monkeypatch: pytest.Monkey
         "lora_dir": "/lora",
         "lyco_dir_backcompat": "/lycoris",
         "vae_dir": "/vae",
+        "vae_path": "/vae.safetensors",
         "embeddings_dir": "/embeddings",
         "hypernetwork_dir": "/hypernetworks",
         "styles_file": "/styles.csv",

@@ -53,7 +53,10 @@ def test_a_strict_server_serves_what_is_right(serve: Serve) -> None:
 
 def test_what_has_no_effect_is_refused_too(serve: Serve) -> None:
     client = serve(strict=True)
-    for field in ({"override_settings_restore_afterwards": False}, {"override_settings": {"hypertile_enable_unet": True}}):
+    for field in (
+        {"override_settings_restore_afterwards": False},
+        {"override_settings": {"hypertile_enable_unet": True}},
+    ):
         answer = client.post(TXT2IMG, json=SMALL | field)
         assert (answer.status_code, answer.json()["code"]) == (422, "not_strict")
         assert next(iter(field)) in answer.json()["detail"]

@@ -10,8 +10,7 @@ from torch import Tensor
 from darkroom.sampling.names import get_sampler
 from darkroom.sampling.noise import ImageNoise
 from darkroom.sampling.options import NO_OPTIONS
-from darkroom.sampling.samplers import Solver
-from darkroom.sampling.steps import Eval, Knobs, Steps
+from darkroom.sampling.steps import Eval, Knobs, Solver, Steps
 from darkroom.sampling.tables import NoiseTable, noise_table
 
 TABLE = NoiseTable.scaled_linear()
