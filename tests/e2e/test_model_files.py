@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from darkroom.nets.catalog import embedded
 from tests.e2e.serving import darkroom, pixels, serving
+from tests.tiny.checkpoints import write_tiny_checkpoint, write_tiny_vae
 from tests.tiny.folders import write_tiny_folder
 from tests.unit.nets import traps
 from tests.unit.pull.hub import REPO, Hub
@@ -75,9 +76,24 @@ def test_the_checkpoint_of_the_flag_is_first_and_in_use(tmp_path: Path, mini: Pa
         assert [model["title"] for model in models] == ["z.safetensors", "a.safetensors"]
         assert server.get("/sdapi/v1/options")["sd_model_checkpoint"] == "z.safetensors"
         assert "Model hash" not in server.post("/sdapi/v1/txt2img", REQUEST)["info"]
-    gone = darkroom("generate", "x", "--ckpt", str(tmp_path / "gone.ckpt"), cwd=tmp_path, env={"COLUMNS": "300"})
-    assert gone.returncode != 0
-    assert "gone.ckpt is not there" in " ".join((gone.stderr + gone.stdout).split())
+    for flag in ("--ckpt", "--vae-path"):
+        gone = darkroom("generate", "x", flag, str(tmp_path / "gone.pt"), cwd=tmp_path, env={"COLUMNS": "300"})
+        assert gone.returncode != 0
+        assert "gone.pt is not there" in " ".join((gone.stderr + gone.stdout).split())
+
+
+def test_the_autoencoder_of_the_flag_draws_every_picture(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "Stable-diffusion"
+    write_tiny_checkpoint(folder)
+    flags = ("--models-dir", str(tmp_path / "models"), "--precision", "fp32")
+    told = []
+    for vae in (None, write_tiny_vae(tmp_path / "mine.safetensors", seed=7)):
+        with serving(tmp_path, *flags, *(("--vae-path", str(vae)) if vae else ())) as server:
+            wanted = {"override_settings": {"sd_vae": "None"}}
+            told.append(json.loads(server.post("/sdapi/v1/txt2img", REQUEST | wanted)["info"]))
+    assert told[0]["sd_vae_name"] is None
+    assert told[1]["sd_vae_name"] == "mine.safetensors"
+    assert "VAE: mine.safetensors" in told[1]["infotexts"][0]
 
 
 def test_a_folder_in_diffusers_layout_draws_what_the_single_file_does(tmp_path: Path) -> None:

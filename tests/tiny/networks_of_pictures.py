@@ -65,7 +65,7 @@ def weights_of(build: Callable[[], nn.Module], seed: int = 0) -> dict[str, torch
 
 def small_restorer() -> nn.Module:
     """A RestoreFormer for faces of 512x512."""
-    network: nn.Module = RestoreFormer(
+    restorer: nn.Module = RestoreFormer(
         n_embed=16, embed_dim=32, ch=32, ch_mult=(1, 1, 1, 1, 1, 1), num_res_blocks=1, z_channels=32
     )
-    return network
+    return restorer
