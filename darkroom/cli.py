@@ -1,6 +1,7 @@
 """Arguments to settings, and settings to a server, a picture or a table. Imports nothing heavy before it is needed."""
 
 import asyncio
+import logging
 import socket
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ app.add_typer(accounts.keys, name="key")
 app.add_typer(model_commands.models, name="models")
 app.add_typer(job_commands.jobs, name="jobs")
 console = Console(stderr=True)
+log = logging.getLogger(__name__)
 
 _DRAIN_S = 10
 
@@ -93,16 +95,25 @@ def serve(*, settings: Settings) -> None:
         ssl_keyfile=settings.tls_keyfile,
         ssl_certfile=settings.tls_certfile,
         log_level=settings.log_level,
+        log_config=None if settings.log_format == "json" else uvicorn.config.LOGGING_CONFIG,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=_DRAIN_S,
     )
     scheme = "https" if settings.tls_certfile else "http"
     with _bind(settings.bind_host, settings.port) as bound:
         host, port = bound.getsockname()[:2]
-        console.print(f"Darkroom listens on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", highlight=False)
+        _tell(settings, f"Darkroom listens on {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         for note in exposures(settings):
-            console.print(f"[yellow]{note}[/]", highlight=False)
+            _tell(settings, note, warning=True)
         uvicorn.Server(config).run(sockets=[bound])
+
+
+def _tell(settings: Settings, text: str, *, warning: bool = False) -> None:
+    """Say something to whoever started the server, or to the program that reads its log."""
+    if settings.log_format == "json":
+        log.log(logging.WARNING if warning else logging.INFO, text)
+    else:
+        console.print(f"[yellow]{text}[/]" if warning else text, highlight=False)
 
 
 def _options(settings: Settings, checkpoints: "Sequence[CheckpointInfo]") -> Options:

@@ -1,7 +1,6 @@
 """Commands that take the settings as flags: one flag per field of Settings. Imports nothing heavy."""
 
 import inspect
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import SecretStr, ValidationError
 
+from darkroom import logs
 from darkroom.settings import ENV_PREFIX, Settings
 
 _SERVER_ONLY = frozenset(
@@ -36,6 +36,11 @@ _SERVER_ONLY = frozenset(
         "max_queue",
         "max_body_bytes",
         "max_image_pixels",
+        "open_metrics",
+        "webhook_private",
+        "webhook_secret",
+        "webhook_tries",
+        "webhook_wait_s",
     }
 )
 """Settings that mean nothing to a command that serves nobody."""
@@ -51,7 +56,7 @@ def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
     def command(**arguments: Any) -> None:
         flags = {name: arguments.pop(name) for name in names}
         settings = _load(flags, arguments.pop("config"))
-        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s:     %(message)s")
+        logs.set_up(settings.log_level, settings.log_format)
         function(settings=settings, **arguments)
 
     own = [parameter for name, parameter in inspect.signature(function).parameters.items() if name != "settings"]

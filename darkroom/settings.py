@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from darkroom.credentials import Credentials, parse
+from darkroom.logs import LogFormat
 from darkroom.options.freezing import Freezing, read_names, read_sections
 
 UpscalerFamily = Literal["Darkroom", "ESRGAN", "RealESRGAN", "DAT", "HAT", "SwinIR", "ScuNET", "LDSR"]
@@ -114,6 +115,8 @@ class Settings(BaseSettings):
         "", description="Regular expression of further web origins that may use the API; must match the whole origin."
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field("info", description="What is logged.")
+    log_format: LogFormat = Field("text", description="How: lines for people, or a JSON object on each line.")
+    open_metrics: bool = Field(False, description="Show /metrics without a password.")
     max_width: int = Field(2048, ge=64, description="Widest picture, pixels.")
     max_height: int = Field(2048, ge=64, description="Highest picture, pixels.")
     max_pixels: int = Field(4_194_304, ge=4096, description="Largest area of a picture, pixels.")
@@ -146,6 +149,16 @@ class Settings(BaseSettings):
         SecretStr(""), description="What addresses of pictures are signed with; made and kept in data_dir if empty."
     )
     link_valid_s: float = Field(86_400.0, gt=0, description="How long a signed address of a picture counts, seconds.")
+    webhook_private: bool = Field(
+        False, description="Let webhooks reach addresses that are not on the public network, such as this machine."
+    )
+    webhook_secret: SecretStr = Field(
+        SecretStr(""), description="What webhooks are signed with; made and kept in data_dir/webhook-secret if empty."
+    )
+    webhook_tries: int = Field(8, ge=1, description="How often a webhook is called before it is given up.")
+    webhook_wait_s: float = Field(
+        5.0, gt=0, description="Seconds before the second call of a webhook; each further wait is four times as long."
+    )
     unload_after_s: float = Field(0.0, ge=0, description="Free models that nobody used for so many seconds; 0 never.")
     max_queue: int = Field(256, ge=1, description="Most requests waiting; more are answered with 429.")
     max_body_bytes: int = Field(100_000_000, ge=1024, description="Largest request body, bytes.")

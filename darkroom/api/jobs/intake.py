@@ -9,6 +9,7 @@ and keeps what came of the others.
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from darkroom.api.jobs.unpacking import unpack
 from darkroom.api.owners import owner_of
 from darkroom.errors import BadRequest, DarkroomError
 from darkroom.history.ledger import Answered, Asked, Record, new_id
+from darkroom.logs import about
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
 """The routes that do work, and what their jobs are called."""
 
 _KEY_CHARS = 200
+_FOLLOWED = re.compile(r"/jobs/([0-9a-f]{1,32})(/|$)")
 CLIENT_CLOSED_REQUEST = 499
 _KEPT_HEADERS = ("content-type", "x-seed", "x-darkroom-ignored", "x-darkroom-warnings")
 _OWN_PARAMETERS = ("async", "response", "webhook")
@@ -67,7 +70,8 @@ class Intake:
         """Serve one connection."""
         kind = KINDS.get(route_of(scope)) if scope["type"] == "http" and scope["method"] == "POST" else None
         if kind is None:
-            await self._app(scope, receive, send)
+            with about(_followed(scope)):
+                await self._app(scope, receive, send)
             return
         try:
             wish = read_wish(scope)
@@ -76,10 +80,11 @@ class Intake:
             return
         attempt = Attempt(id=new_id(), kind=kind, owner=owner_of(scope), deferred=wish.deferred or bool(wish.key))
         scope = {**scope, SCOPE: attempt, "query_string": wish.query.encode()}
-        if attempt.deferred:
-            await self._defer(attempt, wish, scope, receive, send)
-        else:
-            await self._attend(attempt, wish, scope, receive, send)
+        with about(attempt.id):
+            if attempt.deferred:
+                await self._defer(attempt, wish, scope, receive, send)
+            else:
+                await self._attend(attempt, wish, scope, receive, send)
 
     async def _defer(self, attempt: Attempt, wish: "Wish", scope: Scope, receive: Receive, send: Send) -> None:
         """Have the request looked over by its route, and promise it; or pass on what the route says against it."""
@@ -297,6 +302,14 @@ def _wants_bare(accept: str, path: str) -> bool:
     """Whether a client of A1111's routes asks for a picture and for nothing else."""
     kinds = [part.split(";")[0].strip() for part in accept.split(",")]
     return path.startswith("/sdapi/") and bool(accept) and all(kind.startswith("image/") for kind in kinds)
+
+
+def _followed(scope: Scope) -> str:
+    """The job that a request is about which asks for no work; empty where it is about none."""
+    if scope["type"] not in ("http", "websocket"):
+        return ""
+    found = _FOLLOWED.match(route_of(scope))
+    return found[1] if found else ""
 
 
 async def _gone(receive: Receive) -> None:

@@ -186,7 +186,7 @@ def test_an_autoencoder_is_chosen_by_option_by_wish_and_by_name(
 @pytest.mark.parametrize("option", ["Automatic", "None", "other.pt"])
 def test_the_autoencoder_of_the_flag_is_used_whatever_else_is_asked_for(engine: FakeEngine, option: str) -> None:
     engine.shelf.autoencoders.append(VaeInfo(name="mine.vae.pt", filename="/mine.vae.pt", always=True))
-    values = Options().snapshot().merged({"sd_vae": option})
+    values = VALUES.merged({"sd_vae": option})
     chosen = choose_vae(replace(MODELS[0], preferred_vae="None"), values, engine)
     assert (chosen.name, chosen.warnings) == ("mine.vae.pt", ())
 
