@@ -25,7 +25,6 @@ from bench import machine
 from darkroom.nets.tensorfile import Form, write_tensors
 
 LISTS = Path(__file__).parents[2] / "shared/reference/state-dicts"
-PAGE = Path(__file__).parent / "results/full-size.md"
 MODELS: Mapping[str, int] = {"sd1": 256, "sd2-v": 256, "sdxl-base": 256, "sdxl-refiner": 256}
 """The models that are tried, and the side of the picture that each makes."""
 
@@ -46,7 +45,7 @@ class Trial:
 
 
 def main() -> None:
-    """Try every model that is asked for, print and write what came out."""
+    """Try every model that is asked for and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=list(MODELS), metavar="MODEL", help=", ".join(MODELS))
     parser.add_argument("--folder", type=Path, help="where the files are put for the time being")
@@ -55,10 +54,7 @@ def main() -> None:
         sys.exit(f"There are no lists of tensors in {LISTS}.")
     with tempfile.TemporaryDirectory(dir=wanted.folder) as folder:
         trials = [attempt(model, Path(folder)) for model in wanted.models]
-    text = page(trials)
-    print(text)
-    if not set(MODELS) - set(wanted.models):
-        PAGE.write_text(text)
+    print(page(trials))
     over = [trial.model for trial in trials if trial.peak_bytes > LIMIT_BYTES]
     sys.exit(f"more than 20 GiB of memory: {', '.join(over)}" if over else 0)
 

@@ -7,12 +7,21 @@ must be a public one, the connection goes to that very address, and its other en
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from urllib.parse import quote, urlsplit
 
 import anyio
 import httpcore
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """From a host and a port to numeric addresses; raises OSError or UnicodeError."""
+
+
+_SAFE = "/:@!$&'()*+,;=-._~%?"
+"""Characters of a path and a query that stay as they are."""
+
+
+class NotAnAddressError(Exception):
+    """A text that names no host that could be connected to; says what would."""
 
 
 class NotPublicError(Exception):
@@ -71,6 +80,32 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
         if self._public_only and not all(map(is_public, found)):
             raise NotPublicError
         return list(dict.fromkeys(found))
+
+
+def parse_address(address: str) -> tuple[httpcore.URL, str]:
+    """The parts of an address, and what its host is to be called. Raises NotAnAddressError."""
+    try:
+        parts = urlsplit(address)
+        host, port = (parts.hostname or "").encode("idna"), parts.port
+    except (ValueError, UnicodeError):
+        host, port, parts = b"", None, urlsplit("")
+    if parts.scheme not in {"http", "https"} or not host:
+        raise NotAnAddressError("an address that begins with http:// or https:// and a host")
+    if parts.username is not None or parts.password is not None:
+        raise NotAnAddressError("an address without a user name")
+    target = quote(parts.path or "/", safe=_SAFE) + (f"?{quote(parts.query, safe=_SAFE)}" if parts.query else "")
+    shown = f"[{host.decode()}]" if b":" in host else host.decode()
+    shown += f":{port}" if port is not None else ""
+    return httpcore.URL(scheme=parts.scheme.encode(), host=host, port=port, target=target.encode()), shown
+
+
+def is_numeric(host: str) -> bool:
+    """Whether a host is an address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_public(address: str) -> bool:

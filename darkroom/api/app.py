@@ -22,6 +22,7 @@ from darkroom.api import (
     lists,
     login,
     merging,
+    metrics,
     networks,
     options,
     png_info,
@@ -43,6 +44,7 @@ from darkroom.api.jobs import routes as jobs
 from darkroom.api.jobs.desk import Desk
 from darkroom.api.jobs.dispatch import Dispatcher
 from darkroom.api.jobs.intake import Intake
+from darkroom.api.jobs.webhooks import Courier
 from darkroom.api.openai import errors as openai_errors
 from darkroom.api.openai import routes as openai
 from darkroom.api.origins import OriginCheck
@@ -54,7 +56,7 @@ _ROUTES = (
     generation, extras, png_info, interrogate, progress, tasks, options, lists, networks, styles, scripts, installation,
     flags, residency, training, cards, diagnosis, simple, health, login, openai,
     jobs, events, images,
-    merging,
+    merging, metrics,
 )  # fmt: skip
 
 _EXPOSED = ("X-Job-Id", "X-Seed", "X-Darkroom-Ignored", "X-Darkroom-Warnings", "X-Process-Time", "Retry-After")
@@ -71,9 +73,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         dispatcher = Dispatcher(app, app.state.context, desk)
+        courier = Courier(app.state.context, desk, count=app.state.metrics.count_call)
         dispatcher.start()
+        courier.start()
         yield
         await dispatcher.stop()
+        await courier.stop()
         engine.close()
         desk.close()
 
@@ -93,6 +98,7 @@ def create_app(
     )
     app.state.gate = Gate(settings)
     app.state.desk = desk
+    app.state.metrics = metrics.Metrics(app.state.context, desk)
     answers.install(app, openai_errors.answer_http_error)
     for module in _ROUTES:
         app.include_router(module.router)
@@ -109,8 +115,11 @@ def _add_layers(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.is_guarded:
         app.add_middleware(Guard, gate=app.state.gate)
+        if settings.open_metrics:
+            app.add_middleware(metrics.OpenMetrics, metrics=app.state.metrics)
     app.add_middleware(OriginCheck, settings=settings)
     app.add_middleware(Boundary)
+    app.add_middleware(metrics.Meter, metrics=app.state.metrics)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
     app.add_middleware(
         CORSMiddleware,

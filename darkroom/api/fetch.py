@@ -7,7 +7,7 @@ client's request is passed on, and no proxy of the environment is asked. Knows n
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urljoin
 
 import anyio
 import httpcore
@@ -16,7 +16,14 @@ from anyio import to_thread
 from darkroom.api.context import Context
 from darkroom.api.models import ExtrasBatch, Wire
 from darkroom.errors import BadRequest
-from darkroom.guarded_network import GuardedNetwork, NotPublicError, Resolve, look_up
+from darkroom.guarded_network import (
+    GuardedNetwork,
+    NotAnAddressError,
+    NotPublicError,
+    Resolve,
+    look_up,
+    parse_address,
+)
 from darkroom.images.codecs import is_address, to_base64
 
 W = TypeVar("W", bound=Wire)
@@ -24,8 +31,6 @@ W = TypeVar("W", bound=Wire)
 _FIELDS = ("init_images", "mask", "latent_mask", "firstpass_image", "image")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
-_SAFE = "/:@!$&'()*+,;=-._~%?"
-"""Characters of a path and a query that stay as they are."""
 
 NOT_ALLOWED = "Requests not allowed"
 NOT_PUBLIC = "Request to local resource not allowed"
@@ -144,18 +149,9 @@ async def _follow(pool: httpcore.AsyncConnectionPool, address: str, field: str, 
 def _parse(here: str, field: str, address: str) -> tuple[httpcore.URL, str]:
     """The parts of an address, and what its host is to be called."""
     try:
-        parts = urlsplit(here)
-        host, port = (parts.hostname or "").encode("idna"), parts.port
-    except (ValueError, UnicodeError):
-        host, port, parts = b"", None, urlsplit("")
-    if parts.scheme not in {"http", "https"} or not host:
-        raise BadAddress(NOT_A_PICTURE, field, address, "an address that begins with http:// or https:// and a host")
-    if parts.username is not None or parts.password is not None:
-        raise BadAddress(NOT_A_PICTURE, field, address, "an address without a user name")
-    target = quote(parts.path or "/", safe=_SAFE) + (f"?{quote(parts.query, safe=_SAFE)}" if parts.query else "")
-    shown = f"[{host.decode()}]" if b":" in host else host.decode()
-    shown += f":{port}" if port is not None else ""
-    return httpcore.URL(scheme=parts.scheme.encode(), host=host, port=port, target=target.encode()), shown
+        return parse_address(here)
+    except NotAnAddressError as error:
+        raise BadAddress(NOT_A_PICTURE, field, address, str(error)) from None
 
 
 async def _read(answer: httpcore.Response, said: dict[str, str], field: str, address: str, max_bytes: int) -> bytes:

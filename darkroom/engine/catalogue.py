@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import get_args
 
 from darkroom.engine.small_networks import SmallNetworks
-from darkroom.errors import UnknownName
+from darkroom.errors import BadModelFile, UnknownName
 from darkroom.jobs.spec import CheckpointInfo, Family, Traits
 from darkroom.nets.catalog import Catalog, CheckpointFile, embedded, identity
+from darkroom.nets.containers import container_of
 from darkroom.nets.conversion import Copies
 from darkroom.sampling.options import Flow, Training
 from darkroom.settings import Settings
@@ -24,6 +25,7 @@ class Catalogue:
     def __init__(self, settings: Settings) -> None:
         self._hashing = not settings.no_hashing
         self._hidden = True
+        self._copied: set[str] = set()
         self.copies = Copies(settings.converted_dir, int(settings.converted_gb * 1e9), self._digest)
         self._catalog = Catalog(
             settings.checkpoint_folders,
@@ -47,6 +49,23 @@ class Catalogue:
             if file.path == key:
                 return _info(file)
         raise UnknownName("checkpoint", key, [file.path for file in known])
+
+    def find_pickled(self, key: str) -> Path | None:
+        """The file of a checkpoint that has to be turned into safetensors before it can be loaded, if it has to."""
+        path = next((Path(file.filename) for file in self._catalog.checkpoints() if file.path == key), None)
+        try:
+            known = path is None or path.is_dir() or identity(path) in self._copied
+            return None if path is None or known or container_of(path) == "safetensors" else path
+        except (BadModelFile, OSError):
+            return None  # loading it will say what is wrong with it, to whoever asks for it
+
+    def copy(self, path: Path) -> None:
+        """Turn a pickled checkpoint into safetensors, if that was not done before. Raises BadModelFile."""
+        self.copies.get(path)
+        try:
+            self._copied.add(identity(path))
+        except OSError:
+            return  # it is gone since
 
     def refresh(self, *, hidden: bool | None = None) -> None:
         """Look at the folders again, in those whose names begin with a dot or not; None: as last time."""

@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from threading import Event as Flag
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, TypeVar
@@ -19,7 +20,7 @@ from darkroom.engine.catalogue import Catalogue
 from darkroom.engine.client import DeviceMemory, EngineStats, Event, JobStatus, Preview
 from darkroom.engine.job import Job
 from darkroom.engine.tally import Tally
-from darkroom.errors import Busy, DarkroomError, UnknownName
+from darkroom.errors import BadModelFile, Busy, DarkroomError, UnknownName
 from darkroom.jobs.describing import Description, InTags, InWords
 from darkroom.jobs.merging import MergeOrder, Report
 from darkroom.jobs.networks import (
@@ -71,7 +72,7 @@ class LocalEngine:
 
     def submit(self, spec: Spec) -> str:
         if isinstance(spec, JobSpec):
-            for checkpoint in (spec.checkpoint, *([spec.hires.checkpoint] if spec.hires else [])):
+            for checkpoint in _checkpoints(spec):
                 self._catalogue.get(checkpoint)
         job = Job(secrets.token_hex(8), spec, request=job_in_hand(), ended_with=self._tally.count_job)
         with self._lock:
@@ -82,8 +83,25 @@ class LocalEngine:
                 raise Busy(f"{queued} jobs are waiting already; at most {self._settings.max_queue} may")
             self._jobs[job.job_id] = job
             self._forget_old()
-        self._post(lambda loop: loop.add(job))
+        pickled = [self._catalogue.find_pickled(key) for key in _checkpoints(spec)] if isinstance(spec, JobSpec) else []
+        if any(pickled):
+            self._post(lambda loop: loop.hold(job))
+            Thread(target=self._copy_first, args=(job, pickled), name="copying", daemon=True).start()
+        else:
+            self._post(lambda loop: loop.add(job))
         return job.job_id
+
+    def _copy_first(self, job: Job, pickled: Sequence[Path | None]) -> None:
+        """Have a job wait for safetensors copies of its checkpoints, and nobody else for them."""
+        for path in filter(None, pickled):
+            self._copy(path)
+        self._post(lambda loop: loop.release(job))
+
+    def _copy(self, path: Path) -> None:
+        try:
+            self._catalogue.copy(path)
+        except BadModelFile as error:
+            log.info("%s", error)  # loading it will say so again, to the job
 
     def events(self, job_id: str) -> AsyncIterator[Event]:
         return self._get(job_id).events()
@@ -136,6 +154,9 @@ class LocalEngine:
     async def load(self, checkpoint: str) -> None:
         if self._stopped:
             raise DarkroomError(STOPPED)
+        pickled = self._catalogue.find_pickled(checkpoint)
+        if pickled is not None:
+            await asyncio.to_thread(self._copy, pickled)
         await self._ask(lambda: self._get_runner().load(checkpoint))
 
     def memory(self) -> DeviceMemory | None:
@@ -305,6 +326,12 @@ class LocalEngine:
             job.forget_result()
         for job in ended[:-REMEMBERED_JOBS]:
             del self._jobs[job.job_id]
+
+
+def _checkpoints(spec: JobSpec) -> list[str]:
+    """The keys of all checkpoints that a job uses."""
+    others = (spec.hires, spec.refiner)
+    return [spec.checkpoint, *(other.checkpoint for other in others if other)]
 
 
 def _next_part(parts: Describing) -> Description | None:

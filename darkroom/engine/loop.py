@@ -80,6 +80,7 @@ class Loop:
         self._costs = BatchCosts(max_rows)
         self._mail: SimpleQueue[Message] = SimpleQueue()
         self._queue: deque[Job] = deque()
+        self._held: list[Job] = []
         self._running: list[Job] = []
         self._arrivals = count()
         self._virtual_s = 0.0
@@ -102,7 +103,7 @@ class Loop:
         finally:
             while not self._mail.empty():
                 self._mail.get()()
-        for job in [*self._running, *self._queue]:
+        for job in [*self._running, *self._queue, *self._held]:
             job.end("cancelled")
 
     def cycle(self) -> None:
@@ -122,9 +123,19 @@ class Loop:
         """Queue a job."""
         self._queue.append(job)
 
+    def hold(self, job: Job) -> None:
+        """Keep a job that cannot begin yet, because of something that is done elsewhere."""
+        self._held.append(job)
+
+    def release(self, job: Job) -> None:
+        """Queue a job that was held, unless somebody dropped it."""
+        if job in self._held:
+            self._held.remove(job)
+            self.add(job)
+
     def interrupt(self, job: Job, *, skip: bool = False) -> None:
         """Stop a running job's sampling, or only that of its present iteration. A queued job is dropped."""
-        if job in self._queue:
+        if job in self._queue or job in self._held:
             self.cancel(job)
         elif job in self._running:
             job.mark(skipped=True) if skip else job.mark(interrupted=True)
@@ -136,6 +147,8 @@ class Loop:
         """Drop a job, wherever it is."""
         if job in self._queue:
             self._queue.remove(job)
+        elif job in self._held:
+            self._held.remove(job)
         elif job in self._running:
             self._running.remove(job)
         else:

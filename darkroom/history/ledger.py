@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from darkroom.history.database import Database
-from darkroom.history.tables import Answer, Job, Picture, Request, Tag
+from darkroom.history.tables import Answer, Job, Picture, Request, Tag, Webhook
 
 State = Literal["queued", "running", "done", "interrupted", "failed", "cancelled"]
 OPEN: tuple[State, ...] = ("queued", "running")
@@ -43,6 +43,14 @@ class Asked:
     accept: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     seeds: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """Whom to tell of a job: `started`, or final states."""
+
+    url: str
+    events: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,13 +135,14 @@ class Ledger:
         self._clock = clock
         self.server = secrets.token_hex(8)
 
-    def accept(self, record: Record, asked: Asked) -> tuple[Record, bool]:
+    def accept(self, record: Record, asked: Asked, hook: Hook | None = None) -> tuple[Record, bool]:
         """Enter a job; with an idempotency key that its owner has used, the earlier one. True if it is new."""
         try:
             with self._database.begin() as session:
                 session.add(Job(**_columns(record)))
                 session.flush()
                 session.add(Request(job_id=record.id, **_asked_columns(asked)))
+                session.add_all(_webhooks(record, hook) if hook else ())
         except IntegrityError:
             earlier = self.find_by_key(record.owner, record.idempotency_key or "")
             if earlier is None:
@@ -155,7 +164,7 @@ class Ledger:
             job.attempts += 1
             job.claimed_by, job.lease_until = self.server, self._clock() + LEASE_S
             asked = session.get_one(Request, job.id)
-            return _record(job), _asked(asked)
+            return record_of(job), _asked(asked)
 
     def _next(self, session: Session) -> Job | None:
         at_work = select(Job.owner, func.count()).where(Job.state == "running").group_by(Job.owner)
@@ -275,19 +284,19 @@ class Ledger:
                 job.state, job.ended_at = "cancelled", self._clock()
             elif job.state == "running" and job.wish != "cancel":
                 job.wish = wish
-            return _record(job)
+            return record_of(job)
 
     def find(self, job_id: str) -> Record | None:
         """A job."""
         with self._database.begin() as session:
             job = session.get(Job, job_id)
-            return _record(job) if job else None
+            return record_of(job) if job else None
 
     def find_by_key(self, owner: str, key: str) -> Record | None:
         """The job that an owner gave a key."""
         with self._database.begin() as session:
             job = session.scalars(select(Job).where(Job.owner == owner, Job.idempotency_key == key)).first()
-            return _record(job) if job else None
+            return record_of(job) if job else None
 
     def list_jobs(self, wanted: Wanted) -> list[Record]:
         """Jobs, the last submitted first."""
@@ -303,7 +312,7 @@ class Ledger:
                         )
                     )
             chosen = chosen.order_by(Job.submitted_at.desc(), Job.id.desc()).limit(min(wanted.limit, MOST_LISTED))
-            return [_record(job) for job in session.scalars(chosen)]
+            return [record_of(job) for job in session.scalars(chosen)]
 
     def waiting_before(self, record: Record) -> int:
         """How many jobs wait that were submitted earlier, or are of a higher priority."""
@@ -318,6 +327,12 @@ class Ledger:
         chosen = select(func.count()).where(Job.state.in_(OPEN), Job.durable)
         with self._database.begin() as session:
             return session.scalar(chosen if owner is None else chosen.where(Job.owner == owner)) or 0
+
+    def count_promised(self) -> dict[str, int]:
+        """How many promised jobs wait, and how many are at work, by state."""
+        chosen = select(Job.state, func.count()).where(Job.state.in_(OPEN), Job.durable).group_by(Job.state)
+        with self._database.begin() as session:
+            return {row[0]: row[1] for row in session.execute(chosen)}
 
     def request_of(self, job_id: str) -> Asked | None:
         """What a job was asked."""
@@ -376,6 +391,16 @@ def _add_result(session: Session, job_id: str, answered: Answered | None, pictur
         session.add_all(Tag(picture_id=picture.id, name=name) for name in picture.tags)
 
 
+def _webhooks(record: Record, hook: Hook) -> Iterable[Webhook]:
+    """A row for each moment of which somebody is told."""
+    ends = [event for event in hook.events if event != "started"]
+    for moment, events in (("started", ["started"]), ("ended", ends)):
+        if set(events) & set(hook.events):
+            yield Webhook(
+                id=new_id(), job_id=record.id, moment=moment, events=events, url=hook.url, next_at=record.submitted_at
+            )
+
+
 def _count(result: Any) -> int:
     return int(cast(CursorResult[Any], result).rowcount)
 
@@ -388,7 +413,8 @@ def _asked_columns(asked: Asked) -> dict[str, Any]:
     return {name: getattr(asked, name) for name in asked.__dataclass_fields__}
 
 
-def _record(job: Job) -> Record:
+def record_of(job: Job) -> Record:
+    """A row as a value."""
     return Record(**{name: getattr(job, name) for name in Record.__dataclass_fields__})
 
 

@@ -76,6 +76,27 @@ class Request(Base):
     seeds: Mapped[dict[str, object]] = mapped_column(JSON)
 
 
+class Webhook(Base):
+    """Whom to tell of a job, at one moment of it: when it is `started`, or `ended` in a state of `events`.
+
+    `next_at` is when it is tried (again), as long as it is `waiting`.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("webhooks_by_time", "state", "next_at"),)
+
+    id: Mapped[str] = mapped_column(String(ID_CHARS), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    moment: Mapped[str] = mapped_column(String(16))
+    events: Mapped[list[str]] = mapped_column(JSON)
+    url: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16), default="waiting")
+    tries: Mapped[int] = mapped_column(Integer, default=0)
+    next_at: Mapped[float] = mapped_column(Float)
+    delivered_at: Mapped[float | None] = mapped_column(Float)
+    error: Mapped[str | None] = mapped_column(Text)
+
+
 class Answer(Base):
     """What a job was answered. Pictures are taken out of the body: `places` says which string of it each one was."""
 

@@ -4,9 +4,7 @@ Knows the rule that every tensor has its place; the places themselves are in `la
 opened is in `opening`.
 """
 
-import math
 import re
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,16 +15,13 @@ from torch import Tensor, nn
 from darkroom.errors import BadModelFile
 from darkroom.nets.eight_bits import EIGHT_BITS, held_in_eight_bits, widen_in_use
 from darkroom.nets.layout import Part, Source
+from darkroom.nets.rooms import rooms
 from darkroom.nets.tensors import SafeFile, Tensors
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 _AT_ONCE = 1 << 17
 """Numbers that are converted at a time."""
-
-_BLOCK_BYTES = 256 << 20
-_ALIGNMENT = 32
-"""Numbers to a multiple of which weights are laid out in a block: 64 bytes or more."""
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -117,9 +112,9 @@ class Checkpoint:
         small = set(held_in_eight_bits(module)) if self.eight_bits and not is_autoencoder else set()
         dtype = (self.vae_dtype if is_autoencoder else None) or dtype
         large = {name: shape for name, (_, shape) in wanted.items() if name not in small}
-        rooms = dict(zip(large, _rooms(list(large.values()), dtype), strict=True)) if device.type == "cpu" else {}
+        places = dict(zip(large, rooms(list(large.values()), dtype), strict=True)) if device.type == "cpu" else {}
         weights = {
-            name: self._read(part, shape, dtype, device, rooms.get(name)).to(EIGHT_BITS if name in small else dtype)
+            name: self._read(part, shape, dtype, device, places.get(name)).to(EIGHT_BITS if name in small else dtype)
             for name, (part, shape) in wanted.items()
         }
         module.load_state_dict(weights, strict=True, assign=True)
@@ -159,30 +154,6 @@ class Checkpoint:
             raise BadModelFile(
                 f"{self.path.name}: {len(left)} tensors have no place in this architecture: {_few(left)}"
             )
-
-
-def _rooms(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> Iterator[Tensor]:
-    """Room for tensors of these shapes, convolutions channels-last, side by side in a few large blocks.
-
-    Weights that come and go one by one leave memory in ever smaller pieces.
-    """
-    sizes = [math.prod(shape) for shape in shapes]
-    padded = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
-    place = 0
-    while place < len(shapes):
-        end, total = place + 1, padded[place]
-        while end < len(shapes) and (total + padded[end]) * dtype.itemsize <= _BLOCK_BYTES:
-            total += padded[end]
-            end += 1
-        pieces = torch.split(torch.empty(total, dtype=dtype), padded[place:end])
-        for piece, size, shape in zip(pieces, sizes[place:end], shapes[place:end], strict=True):
-            flat = piece[:size]
-            if len(shape) == 4:
-                outputs, inputs, height, width = shape
-                yield flat.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
-            else:
-                yield flat.view(shape)
-        place = end
 
 
 def _fill(room: Tensor, tensor: Tensor) -> Tensor:

@@ -1,13 +1,18 @@
 """The whole engine on a tiny network: real tensors through real modules, with the device thread running."""
 
 import asyncio
+import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from darkroom.engine.catalogue import Catalogue
 from darkroom.engine.client import Event, Preview, PreviewMethod, result
 from darkroom.engine.local import LocalEngine
 from darkroom.errors import Busy, DarkroomError, UnknownName
@@ -166,3 +171,36 @@ def test_a_device_that_breaks_down_fails_the_job_it_was_working_on(
     monkeypatch.setattr("darkroom.engine.loop.Loop._pick", broken)
     with pytest.raises(DarkroomError, match="the device has stopped"):
         draw(engine, tiny_spec())
+
+
+def test_nobody_waits_for_the_copy_of_another_jobs_pickled_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings(tmp_path)
+    weights = load_file(tmp_path / "models" / "tiny.safetensors")
+    torch.save({"state_dict": weights}, tmp_path / "models" / "pickled.ckpt")
+    shutil.copy(tmp_path / "models" / "tiny.yaml", tmp_path / "models" / "pickled.yaml")
+    go_on, copy = threading.Event(), Catalogue.copy
+    copied: list[str] = []
+
+    def patient(catalogue: Catalogue, path: Path) -> None:
+        assert go_on.wait(60)
+        copied.append(path.name)
+        copy(catalogue, path)
+
+    monkeypatch.setattr(Catalogue, "copy", patient)
+    engine = LocalEngine(settings)
+
+    async def all_of() -> list[Event]:
+        held = engine.submit(tiny_spec(checkpoint="pickled.ckpt"))
+        plain = await result(engine, engine.submit(tiny_spec()))
+        assert engine.status(held).state == "queued"
+        go_on.set()
+        return [plain, await result(engine, held), await result(engine, engine.submit(plain_again))]
+
+    plain_again = tiny_spec(checkpoint="pickled.ckpt")
+    events = asyncio.run(all_of())
+    engine.close()
+    assert [event.status.state for event in events] == ["done"] * 3
+    np.testing.assert_array_equal(picture(events[0]), picture(events[1]))
+    assert copied == ["pickled.ckpt"]

@@ -62,6 +62,7 @@ async def show(desk: Desk, context: Context, record: Record, *, pictures: bool =
     images: list[Kept] = []
     if record.ended and pictures:
         images = await desk.do(lambda books: books.gallery.of_job(record.id))
+    calls = await desk.do(lambda books: books.outbox.of_job(record.id)) if record.durable and pictures else []
     progress = progress_of(attempt, context, now) if attempt and not record.ended else None
     position = None
     if record.state == "queued" and record.durable:
@@ -73,6 +74,7 @@ async def show(desk: Desk, context: Context, record: Record, *, pictures: bool =
         progress=progress.fraction if progress else None,
         eta_s=progress.eta_s if progress else None,
         position=position,
+        calls=calls,
     )
 
 

@@ -17,6 +17,7 @@ from threading import Lock
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
+from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from darkroom import __version__
@@ -27,7 +28,8 @@ from darkroom.errors import Busy, UnknownName
 from darkroom.history.database import Database, sqlite_url
 from darkroom.history.files import Files, open_files
 from darkroom.history.gallery import Gallery
-from darkroom.history.ledger import Answered, Asked, Ledger, Record, State
+from darkroom.history.ledger import Answered, Asked, Hook, Ledger, Record, State
+from darkroom.history.webhooks import Outbox
 from darkroom.settings import Settings
 
 T = TypeVar("T")
@@ -46,19 +48,22 @@ class Books:
     database: Database
     ledger: Ledger
     gallery: Gallery
+    outbox: Outbox
     files: Files
     secret: bytes
+    webhook_key: bytes
 
 
 @dataclass(slots=True, eq=False)
 class Desk:
-    """`present` are the requests that are served now, by id. `called` is told when a job was accepted here; `serve` are
-    the routes, without the layers in front of them.
+    """`present` are the requests that are served now, by id. `called` is told when a job was accepted here, `ended`
+    when one ended; `serve` are the routes, without the layers in front of them.
     """
 
     settings: Settings
     present: dict[str, Attempt] = field(default_factory=dict)
     called: Callable[[], None] = lambda: None
+    ended: Callable[[], None] = lambda: None
     serve: ASGIApp | None = None
     endings: dict[str, Event] = field(default_factory=dict)
     _books: Books | None = None
@@ -83,14 +88,16 @@ class Desk:
         """What `work` gives, done in a thread."""
         return await to_thread.run_sync(lambda: work(self.books()), limiter=self._threads)
 
-    async def accept(self, attempt: Attempt, asked: Asked, key: str | None, priority: int = 0) -> tuple[Record, bool]:
+    async def accept(
+        self, attempt: Attempt, asked: Asked, key: str | None, priority: int = 0, hook: Hook | None = None
+    ) -> tuple[Record, bool]:
         """Enter a job that was promised; the earlier one of the same key. True if it is new. Raises Busy."""
 
         def enter(books: Books) -> tuple[Record, bool]:
             waiting = books.ledger.count_open()
             if waiting >= self.settings.max_jobs:
                 raise Busy(f"{waiting} jobs are waiting already; at most {self.settings.max_jobs} may", retry_after_s=5)
-            return books.ledger.accept(_record(attempt, "queued", asked, key, priority), asked)
+            return books.ledger.accept(_record(attempt, "queued", asked, key, priority), asked, hook)
 
         record, new = await self.do(enter)
         if new:
@@ -132,6 +139,7 @@ class Desk:
 
     def tell_end(self, job_id: str) -> None:
         """Wake whoever waits for a job."""
+        self.ended()
         ending = self.endings.pop(job_id, None)
         if ending:
             ending.set()
@@ -206,8 +214,13 @@ def _open(settings: Settings) -> Books:
         database=database,
         ledger=Ledger(database),
         gallery=Gallery(database),
+        outbox=Outbox(database),
         files=open_files(settings.pictures_url, settings.data_dir / "pictures"),
-        secret=_secret(settings),
+        secret=_kept(settings.signing_key, settings.data_dir / "signing-key", secrets.token_bytes(32)),
+        # As text: whoever receives webhooks is given it.
+        webhook_key=_kept(
+            settings.webhook_secret, settings.data_dir / "webhook-secret", secrets.token_hex(32).encode()
+        ).strip(),
     )
 
 
@@ -215,20 +228,17 @@ def _database_file(settings: Settings) -> Path:
     return settings.data_dir / "history.db"
 
 
-def _secret(settings: Settings) -> bytes:
-    """What links are signed with: the operator's, or one that was made for this data folder."""
-    given = settings.signing_key.get_secret_value()
-    if given:
-        return given.encode()
-    path = settings.data_dir / "signing-key"
+def _kept(given: SecretStr, path: Path, fresh: bytes) -> bytes:
+    """A secret: the operator's, or the one that was made for this data folder."""
+    if given.get_secret_value():
+        return given.get_secret_value().encode()
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        return _write_secret(path)
+        return _keep(path, fresh)
 
 
-def _write_secret(path: Path) -> bytes:
-    fresh = secrets.token_bytes(32)
+def _keep(path: Path, fresh: bytes) -> bytes:
     part = path.with_suffix(".part")
     part.touch(mode=0o600)
     part.write_bytes(fresh)

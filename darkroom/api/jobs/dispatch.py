@@ -24,6 +24,7 @@ from darkroom.api.jobs.unpacking import unpack
 from darkroom.api.owners import OWNER
 from darkroom.errors import DarkroomError
 from darkroom.history.ledger import LEASE_S, Answered, Asked, Record, State, Wish
+from darkroom.logs import about
 from darkroom.options.values import OptionValues
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,11 @@ class Dispatcher:
         self._tasks = [asyncio.ensure_future(self._claim()), asyncio.ensure_future(self._beat())]
 
     async def stop(self) -> None:
-        """Take nothing more, let what is at work go back into the book, and wait for it."""
+        """Take nothing more, give what is at work the rest of its time, and let it go back into the book then."""
+        if self._mine and self._desk.stopping.is_set():
+            await asyncio.wait(
+                [attempt.task for attempt in self._mine.values() if attempt.task], timeout=self._desk.time_left_s
+            )
         for task in (*self._tasks, *(attempt.task for attempt in self._mine.values() if attempt.task)):
             task.cancel()
         pending = [*self._tasks, *(attempt.task for attempt in self._mine.values() if attempt.task)]
@@ -74,7 +79,7 @@ class Dispatcher:
 
     async def _claim(self) -> None:
         """Take jobs as long as there is room for them."""
-        while True:
+        while not self._desk.stopping.is_set():
             try:
                 taken = self._desk.has_books and await self._take()
                 if self._desk.has_books:
@@ -99,7 +104,6 @@ class Dispatcher:
             id=record.id,
             kind=record.kind,
             owner=record.owner,
-            options=OptionValues().merged(asked.options),
             seeds=asked.seeds,
         )
         self._mine[record.id] = self._desk.present[record.id] = attempt
@@ -108,8 +112,14 @@ class Dispatcher:
 
     async def _work(self, attempt: Attempt, record: Record, asked: Asked) -> None:
         """Serve a request, and write down how it ended."""
+        with about(attempt.id):
+            await self._work_on(attempt, record, asked)
+
+    async def _work_on(self, attempt: Attempt, record: Record, asked: Asked) -> None:
+        log.info("job %s: begun", record.id)
         try:
             said = Said()
+            attempt.options = OptionValues().merged(asked.options)
             await self._serve(attempt, asked, said)
             await self._write(attempt, said.answered)
         except asyncio.CancelledError:
@@ -170,7 +180,9 @@ class Dispatcher:
             left = Answered(status=answered.status, headers=answered.headers, body=unpacked.body)
             return books.ledger.end(attempt.id, state, answered=left, pictures=kept, model=attempt.model)
 
-        if not await self._desk.do(keep):
+        if await self._desk.do(keep):
+            log.info("job %s: %s", attempt.id, state)
+        else:
             log.warning("job %s was taken over by another server", attempt.id)
 
     async def _end(
@@ -184,6 +196,7 @@ class Dispatcher:
         def end(books: Books) -> bool:
             return books.ledger.end(attempt.id, state, answered=answered, error=error, model=attempt.model)
 
+        log.info("job %s: %s: %s", attempt.id, state, error[1])
         try:
             await self._desk.do(end)
         except DarkroomError as reason:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from darkroom.history.ledger import Kept, Record
+from darkroom.history.webhooks import Call
 
 
 class JobError(BaseModel):
@@ -21,6 +22,19 @@ class JobLinks(BaseModel):
     self: str
     result: str
     events: str
+
+
+class WebhookDocument(BaseModel):
+    """Somebody who is told of a job, and whether that has worked."""
+
+    id: str = Field(description="X-Darkroom-Delivery: stays the same when it is tried again.")
+    url: str
+    events: list[str] = Field(description="What is told.")
+    state: str = Field(description="waiting, delivered, given_up, or unwanted: the job came to another end.")
+    tries: int = Field(description="How often it was called.")
+    next_at: float | None = Field(description="When it is called next, Unix time; null where it is not any more.")
+    delivered_at: float | None
+    error: str | None = Field(description="Why the last call came to nothing.")
 
 
 class ImageDocument(BaseModel):
@@ -67,6 +81,7 @@ class JobDocument(BaseModel):
     http_status: int | None = Field(description="Status of the answer that a waiting client would have had.")
     error: JobError | None
     images: list[ImageDocument]
+    webhooks: list[WebhookDocument] = Field([], description="Who is told of it; left out in lists.")
     links: JobLinks
 
 
@@ -93,6 +108,19 @@ def image_document(kept: Kept) -> ImageDocument:
     )
 
 
+def _webhook_document(call: Call) -> WebhookDocument:
+    return WebhookDocument(
+        id=call.id,
+        url=call.url,
+        events=list(call.events),
+        state=call.state,
+        tries=call.tries,
+        next_at=call.next_at if call.state == "waiting" and call.tries else None,
+        delivered_at=call.delivered_at,
+        error=call.error,
+    )
+
+
 def job_document(
     record: Record,
     images: Sequence[Kept] = (),
@@ -101,6 +129,7 @@ def job_document(
     progress: float | None = None,
     eta_s: float | None = None,
     position: int | None = None,
+    calls: Sequence[Call] = (),
 ) -> JobDocument:
     """A job as clients see it."""
     started, ended = record.started_at, record.ended_at
@@ -124,6 +153,7 @@ def job_document(
         http_status=record.http_status,
         error=JobError(code=record.error_code or "", detail=record.error) if record.error else None,
         images=[image_document(one) for one in images],
+        webhooks=[_webhook_document(call) for call in calls],
         links=JobLinks(
             self=f"/jobs/{record.id}", result=f"/jobs/{record.id}/result", events=f"/jobs/{record.id}/events"
         ),

@@ -4,6 +4,7 @@ and keeps what came of the others.
     Prefer: respond-async, or ?async=true     202 with the id; the request is served later, whatever happens meanwhile
     Idempotency-Key                           the same request again gets the first one's job
     ?response=url                             addresses in the place of pictures
+    ?webhook=URL, or X-Darkroom-Webhook       a call when the job has ended
     Accept: image/*                           the first picture itself
 """
 
@@ -28,10 +29,12 @@ from darkroom.api.jobs.desk import Desk, fingerprint, rebuilt
 from darkroom.api.jobs.documents import accepted
 from darkroom.api.jobs.keeping import media_type
 from darkroom.api.jobs.unpacking import unpack
+from darkroom.api.jobs.webhooks import read_hook
 from darkroom.api.owners import owner_of
 from darkroom.errors import BadRequest, DarkroomError
-from darkroom.history.ledger import Answered, Asked, Record, new_id
+from darkroom.history.ledger import Answered, Asked, Hook, Record, new_id
 from darkroom.logs import about
+from darkroom.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ _KEY_CHARS = 200
 _FOLLOWED = re.compile(r"/jobs/([0-9a-f]{1,32})(/|$)")
 CLIENT_CLOSED_REQUEST = 499
 _KEPT_HEADERS = ("content-type", "x-seed", "x-darkroom-ignored", "x-darkroom-warnings")
-_OWN_PARAMETERS = ("async", "response", "webhook")
+_OWN_PARAMETERS = ("async", "response", "webhook", "webhook_events")
 
 
 class Intake:
@@ -74,7 +77,7 @@ class Intake:
                 await self._app(scope, receive, send)
             return
         try:
-            wish = read_wish(scope)
+            wish = read_wish(scope, self._desk.settings)
         except BadRequest as error:
             await answer_error(error)(scope, receive, send)
             return
@@ -97,7 +100,7 @@ class Intake:
         asked = asked_of(attempt, wish, scope, body.content)
         answer: Response
         try:
-            record, new = await self._desk.accept(attempt, asked, wish.key)
+            record, new = await self._desk.accept(attempt, asked, wish.key, hook=wish.hook)
             if not new and record.fingerprint != fingerprint(asked):
                 raise BadRequest("Idempotency-Key", wish.key, "it was given to another request already")
             if wish.deferred:
@@ -197,9 +200,10 @@ class Wish:
     bare: bool
     key: str | None
     query: str
+    hook: Hook | None
 
 
-def read_wish(scope: Scope) -> Wish:
+def read_wish(scope: Scope, settings: Settings) -> Wish:
     """Read the headers and parameters that are not the route's. Raises BadRequest."""
     sent = Headers(scope=scope)
     pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -213,12 +217,14 @@ def read_wish(scope: Scope) -> Wish:
         raise BadRequest("response", response, "url or base64")
     if own.get("async", "").lower() not in ("", "true", "false", "1", "0"):
         raise BadRequest("async", own["async"], "true or false")
+    deferred = "respond-async" in preferred or own.get("async", "").lower() in ("true", "1")
     return Wish(
-        deferred="respond-async" in preferred or own.get("async", "").lower() in ("true", "1"),
+        deferred=deferred,
         by_address=response == "url",
         bare=response == "" and _wants_bare(sent.get("accept", ""), route_of(scope)),
         key=key,
         query=urlencode([pair for pair in pairs if pair[0] not in _OWN_PARAMETERS]),
+        hook=read_hook(own, sent, deferred=deferred, private=settings.webhook_private),
     )
 
 

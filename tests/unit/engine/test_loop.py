@@ -206,3 +206,24 @@ def test_a_picture_of_another_size_is_stretched_as_a_latent() -> None:
     picture = np.full((64, 48, 3), 200, np.uint8)
     [drawn] = draw(make_spec(init=InitImage(pictures=(picture,), denoising_strength=0.5)))
     assert drawn.shape == (32, 32, 3)
+
+
+def test_a_held_job_lets_others_pass_and_is_queued_once_it_is_released() -> None:
+    loop = make_loop(FakeRunner())
+    held = Job("held", make_spec())
+    loop.hold(held)
+    [other] = finish(loop, start(loop, make_spec(seeds=[2])))
+    assert (held.status.state, other.state) == ("queued", "done")
+    loop.release(held)
+    assert finish(loop, held)[0].state == "done"
+
+
+@pytest.mark.parametrize("end", ["cancel", "interrupt"])
+def test_a_held_job_that_is_dropped_never_runs(end: str) -> None:
+    loop = make_loop(FakeRunner())
+    held = Job("held", make_spec())
+    loop.hold(held)
+    getattr(loop, end)(held)
+    loop.release(held)
+    finish(loop, start(loop, make_spec(seeds=[2])))
+    assert held.status.state == "cancelled"
