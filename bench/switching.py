@@ -28,7 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from darkroom.engine.allocator import keep_freed_memory
+from darkroom.engine.allocator import keep_freed_memory, return_freed_memory
 from darkroom.nets import layout
 from darkroom.nets.adapters import AdapterFile
 from darkroom.nets.checkpoint import UNET, VAE
@@ -87,10 +87,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     wanted = parser.parse_args()
-    keep_freed_memory()
     torch.set_num_threads(wanted.threads)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(pair_of(wanted.checkpoint, Path(folder)), wanted.rounds)
+        pair = pair_of(wanted.checkpoint, Path(folder))
+        return_freed_memory()  # what writing them took
+        keep_freed_memory()
+        found = measure(pair, wanted.rounds)
     if wanted.json:
         print(json.dumps(asdict(found)))
         return

@@ -73,10 +73,12 @@ def serve(*, settings: Settings) -> None:
     from fastapi import FastAPI
 
     from darkroom.api.app import create_app
+    from darkroom.api.server import Server
     from darkroom.engine.local import LocalEngine
     from darkroom.extensions import load
 
     check_access(settings)
+    served: list[FastAPI] = []
 
     def create() -> FastAPI:
         extensions = load(settings.extensions_left_out, enabled=settings.extensions)
@@ -84,7 +86,13 @@ def serve(*, settings: Settings) -> None:
         options = _options(settings, engine.checkpoints())
         if not options.snapshot().list_hidden_files:
             engine.refresh(hidden=False)
-        return create_app(settings, engine, options, extensions)
+        application = create_app(settings, engine, options, extensions)
+        served.append(application)
+        return application
+
+    def tell() -> None:
+        for application in served:
+            application.state.desk.stopping.begin(_DRAIN_S)
 
     config = uvicorn.Config(
         create,
@@ -105,7 +113,7 @@ def serve(*, settings: Settings) -> None:
         _tell(settings, f"Darkroom listens on {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         for note in exposures(settings):
             _tell(settings, note, warning=True)
-        uvicorn.Server(config).run(sockets=[bound])
+        Server(config, tell).run(sockets=[bound])
 
 
 def _tell(settings: Settings, text: str, *, warning: bool = False) -> None:

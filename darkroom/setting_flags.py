@@ -38,7 +38,7 @@ _SERVER_ONLY = frozenset(
         "max_image_pixels",
         "open_metrics",
         "webhook_private",
-        "webhook_secret",
+        "webhook_key",
         "webhook_tries",
         "webhook_wait_s",
     }

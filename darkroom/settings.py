@@ -152,8 +152,8 @@ class Settings(BaseSettings):
     webhook_private: bool = Field(
         False, description="Let webhooks reach addresses that are not on the public network, such as this machine."
     )
-    webhook_secret: SecretStr = Field(
-        SecretStr(""), description="What webhooks are signed with; made and kept in data_dir/webhook-secret if empty."
+    webhook_key: SecretStr = Field(
+        SecretStr(""), description="What webhooks are signed with; made and kept in data_dir/webhook-key if empty."
     )
     webhook_tries: int = Field(8, ge=1, description="How often a webhook is called before it is given up.")
     webhook_wait_s: float = Field(

@@ -118,7 +118,7 @@ def _add_layers(app: FastAPI, settings: Settings) -> None:
         if settings.open_metrics:
             app.add_middleware(metrics.OpenMetrics, metrics=app.state.metrics)
     app.add_middleware(OriginCheck, settings=settings)
-    app.add_middleware(Boundary)
+    app.add_middleware(Boundary, stopping=app.state.desk.stopping)
     app.add_middleware(metrics.Meter, metrics=app.state.metrics)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
     app.add_middleware(

@@ -5,15 +5,19 @@ from worker threads; knows no event loop.
 """
 
 import logging
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
+from threading import Condition, Lock
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from darkroom.errors import DarkroomError
@@ -23,6 +27,9 @@ log = logging.getLogger(__name__)
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_S = 15
 """Seconds to wait for another writer."""
+
+_DAMAGE = ("malformed", "Could not decode", "not a database")
+"""SQLite's words for a file that is not as it was written."""
 
 _UPGRADE_LOCK = 0x6461726B
 """Held by the one server that changes the tables of a shared database."""
@@ -35,6 +42,10 @@ class HistoryUnavailable(DarkroomError):
     code = "history_unavailable"
 
 
+class HistoryDamaged(HistoryUnavailable):
+    """Something in the database is not what was written there."""
+
+
 class Database:
     """An open database. Thread-safe."""
 
@@ -44,23 +55,98 @@ class Database:
             self._engine = _connect(url)
             self.is_sqlite = self._engine.dialect.name == "sqlite"
             self._upgrade()
-        except (SQLAlchemyError, ArgumentError, ImportError, OSError) as error:
+            self._file = _file_of(self._engine)
+        except (SQLAlchemyError, CommandError, ImportError, OSError) as error:
             raise HistoryUnavailable(f"the database {_shown(url)} cannot be used: {_reason(error)}") from error
+        self._one, self._quiet, self._at_work, self._closed = Lock(), Condition(), 0, False
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """One transaction: kept when the block ends, undone when it raises. Raises HistoryUnavailable."""
         try:
-            with self._sessions.begin() as session:
+            with self._counted(), self._turn(), self._sessions.begin() as session:
                 yield session
-        except DBAPIError as error:
-            if isinstance(error.orig, Exception) and _is_conflict(error):
+        except IntegrityError:
+            raise
+        except (JSONDecodeError, UnicodeDecodeError) as error:
+            raise HistoryDamaged(f"the database of jobs is damaged: {_reason(error)}") from error
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            kind = HistoryDamaged if _is_damage(error) else HistoryUnavailable
+            raise kind(f"the database of jobs: {_reason(error)}") from error
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._quiet:
+            if self._closed:
+                raise HistoryUnavailable("the database of jobs: closed, because the server stops")
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._quiet:
+                self._at_work -= 1
+                self._quiet.notify_all()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """On SQLite one transaction at a time, in a file that is where it should be."""
+        if self._file is None:
+            yield
+            return
+        if not self._one.acquire(timeout=BUSY_S):
+            raise HistoryUnavailable("the database of jobs: busy")
+        try:
+            self._keep_file(self._file)
+            yield
+        finally:
+            self._one.release()
+
+    def _keep_file(self, file: "_WatchedFile") -> None:
+        """Put a file back that was removed: it is there as long as it is open. Use the one that took its place."""
+        if file.is_here:
+            return
+        if file.path.exists():
+            log.error("%s was replaced: the jobs and pictures in the new file count from now on", file.path)
+            self._engine.dispose()
+            file.remove_logs()
+        else:
+            log.error("%s was removed: it is written anew", file.path)
+            self._write_anew(file)
+        self._upgrade()
+        file.note()
+
+    def _write_anew(self, file: "_WatchedFile") -> None:
+        path = file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        part.unlink(missing_ok=True)
+        if self._engine.pool.checkedin():  # type: ignore[attr-defined]  # a QueuePool, as for every file
+            self._copy_to(part)
+        self._engine.dispose()
+        file.remove_logs()
+        if part.exists():
+            part.replace(path)
+
+    def _copy_to(self, part: Path) -> None:
+        pooled = self._engine.raw_connection()
+        try:
+            cursor = pooled.cursor()
+            cursor.execute("VACUUM INTO ?", (str(part),))
+            cursor.close()
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
                 raise
-            raise HistoryUnavailable(f"the database of jobs: {_reason(error)}") from error
+            log.error("what was in it is damaged, and is not taken over: %s", error)
+            part.unlink(missing_ok=True)
+        finally:
+            pooled.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, after the transactions that still go on."""
+        with self._quiet:
+            self._closed = True
+            self._quiet.wait_for(lambda: not self._at_work, timeout=BUSY_S)
         self._engine.dispose()
 
     def _upgrade(self) -> None:
@@ -71,6 +157,43 @@ class Database:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+class _WatchedFile:
+    """Tells whether a file and its log are still those that were opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._log, self._index = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
+        self.note()
+
+    def note(self) -> None:
+        """Those that are here are the ones."""
+        self._opened, self._opened_log = _identity(self.path), _identity(self._log)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the file is."""
+        return _identity(self.path) == self._opened
+
+    def remove_logs(self) -> None:
+        """What was written to the old file must not be found in a new one."""
+        if _identity(self._log) == self._opened_log:
+            self._log.unlink(missing_ok=True)
+            self._index.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _file_of(engine: Engine) -> _WatchedFile | None:
+    name = engine.url.database
+    return _WatchedFile(Path(name)) if engine.dialect.name == "sqlite" and name and name != ":memory:" else None
 
 
 def sqlite_url(path: Path) -> str:
@@ -105,12 +228,13 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _is_conflict(error: DBAPIError) -> bool:
-    return type(error).__name__ == "IntegrityError"
-
-
 def _reason(error: BaseException) -> str:
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    return text.split(" with text ")[0]  # SQLite repeats what it found, which is not for everybody's eyes
+
+
+def _is_damage(error: Exception) -> bool:
+    return any(sign in _reason(error) for sign in _DAMAGE)
 
 
 def _shown(url: str) -> str:

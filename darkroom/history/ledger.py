@@ -15,7 +15,7 @@ from sqlalchemy import CursorResult, Select, delete, exists, func, or_, select, 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from darkroom.history.database import Database
+from darkroom.history.database import Database, HistoryDamaged
 from darkroom.history.tables import Answer, Job, Picture, Request, Tag, Webhook
 
 State = Literal["queued", "running", "done", "interrupted", "failed", "cancelled"]
@@ -26,8 +26,11 @@ Wish = Literal["interrupt", "cancel"]
 LEASE_S = 30.0
 """How long a server may be silent before another one takes its jobs."""
 
-MAX_ATTEMPTS = 3
-"""A job that was begun so often, and never ended, takes the server down with it: it is not begun again."""
+SUSPECT_AFTER = 2
+"""A job that was begun so often, and never ended, may take the server down with it: it is begun again alone."""
+
+MAX_ATTEMPTS = 12
+"""A job that was begun so often is not begun again. Many: servers are also lost for reasons of their own."""
 
 MOST_LISTED = 500
 
@@ -150,21 +153,30 @@ class Ledger:
             return earlier, False
         return record, True
 
-    def claim(self) -> tuple[Record, Asked] | None:
-        """Take the job whose turn it is; None where nothing waits.
+    def claim(self, *, alone: bool = True) -> tuple[Record, Asked] | None:
+        """Take the job whose turn it is; None where nothing waits, or where the next is for a server that is `alone`
+        with it.
 
         Highest priority first; then the owner with fewest jobs at work, and of these the one that was served least
         recently: nobody who brings many jobs keeps another one waiting.
         """
         with self._database.begin() as session:
             job = self._next(session)
-            if job is None:
+            if job is None or (job.attempts >= SUSPECT_AFTER and not alone):
                 return None
             job.state, job.started_at = "running", self._clock()
             job.attempts += 1
             job.claimed_by, job.lease_until = self.server, self._clock() + LEASE_S
-            asked = session.get_one(Request, job.id)
-            return record_of(job), _asked(asked)
+            record = record_of(job)
+        # Apart from it: a damaged request must not be in the way of the others for ever.
+        try:
+            asked = self.request_of(record.id)
+        except HistoryDamaged:
+            asked = None
+        if asked is None:
+            self.end(record.id, "failed", error=("damaged", "what was asked cannot be read any more"))
+            return self.claim(alone=alone)
+        return record, asked
 
     def _next(self, session: Session) -> Job | None:
         at_work = select(Job.owner, func.count()).where(Job.state == "running").group_by(Job.owner)

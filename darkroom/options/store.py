@@ -9,12 +9,19 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from darkroom.errors import BadRequest
+from darkroom.errors import BadRequest, DarkroomError
 from darkroom.options.kinds import Value
 from darkroom.options.table import TABLE
 from darkroom.options.values import OptionValues, read_value
 
 log = logging.getLogger(__name__)
+
+
+class OptionsNotKept(DarkroomError):
+    """The file of options cannot be written: the disk is full, or the folder may not be written to."""
+
+    http_status = 503
+    code = "options_not_kept"
 
 
 class Options:
@@ -33,11 +40,14 @@ class Options:
         return self._values
 
     def update(self, changes: Mapping[str, object]) -> None:
-        """Take all changes or none, and write them to disk, which may take a while. Raises BadRequest, OSError."""
+        """Take all changes or none, and write them to disk, which takes a while. Raises BadRequest, OptionsNotKept."""
         with self._lock:
             values = self._values.merged(changes)
             if self._file:
-                _replace_file(self._file, values.as_json() | self._others)
+                try:
+                    _replace_file(self._file, values.as_json() | self._others)
+                except OSError as error:
+                    raise OptionsNotKept(f"{self._file.name} cannot be written: {error.strerror or error}") from error
             self._values = values
 
 

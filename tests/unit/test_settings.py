@@ -36,6 +36,7 @@ def test_every_setting_can_be_given_in_all_three_ways(monkeypatch: pytest.Monkey
         "database_url": "sqlite:///x.db",
         "pictures_url": "s3://x",
         "signing_key": "x",
+        "webhook_key": "x",
         "ckpt": "/ckpt.safetensors",
         "ckpt_dir": "/ckpt",
         "lora_dir": "/lora",

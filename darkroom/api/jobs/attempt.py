@@ -52,8 +52,8 @@ class Attempt:
 
     def cancel(self) -> None:
         """Drop it; nothing comes of it."""
-        self.cancelled = True
-        if self.task:
+        told, self.cancelled = self.cancelled, True
+        if self.task and not told:  # a second time would keep its end from being written down
             self.task.cancel()
 
     def statuses(self, context: Context) -> list[JobStatus]:

@@ -24,6 +24,7 @@ from darkroom import __version__
 from darkroom.api.jobs.attempt import Attempt
 from darkroom.api.jobs.keeping import keep_pictures, rebuild
 from darkroom.api.jobs.unpacking import Unpacked, link, unpack
+from darkroom.api.stopping import Stopping
 from darkroom.errors import Busy, UnknownName
 from darkroom.history.database import Database, sqlite_url
 from darkroom.history.files import Files, open_files
@@ -65,6 +66,7 @@ class Desk:
     called: Callable[[], None] = lambda: None
     ended: Callable[[], None] = lambda: None
     serve: ASGIApp | None = None
+    stopping: Stopping = field(default_factory=Stopping)
     endings: dict[str, Event] = field(default_factory=dict)
     _books: Books | None = None
     _opening: Lock = field(default_factory=Lock)
@@ -96,6 +98,9 @@ class Desk:
         def enter(books: Books) -> tuple[Record, bool]:
             waiting = books.ledger.count_open()
             if waiting >= self.settings.max_jobs:
+                earlier = books.ledger.find_by_key(attempt.owner, key) if key else None
+                if earlier:
+                    return earlier, False
                 raise Busy(f"{waiting} jobs are waiting already; at most {self.settings.max_jobs} may", retry_after_s=5)
             return books.ledger.accept(_record(attempt, "queued", asked, key, priority), asked, hook)
 
@@ -219,7 +224,7 @@ def _open(settings: Settings) -> Books:
         secret=_kept(settings.signing_key, settings.data_dir / "signing-key", secrets.token_bytes(32)),
         # As text: whoever receives webhooks is given it.
         webhook_key=_kept(
-            settings.webhook_secret, settings.data_dir / "webhook-secret", secrets.token_hex(32).encode()
+            settings.webhook_key, settings.data_dir / "webhook-key", secrets.token_hex(32).encode()
         ).strip(),
     )
 

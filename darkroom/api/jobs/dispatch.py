@@ -8,7 +8,8 @@ done from the same request, options and seeds, and their files overwrite what wa
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -19,11 +20,13 @@ from darkroom.api.context import Context
 from darkroom.api.jobs.attempt import SCOPE, Attempt
 from darkroom.api.jobs.desk import Books, Desk
 from darkroom.api.jobs.intake import Said
-from darkroom.api.jobs.keeping import keep_pictures, tidy
+from darkroom.api.jobs.keeping import keep_pictures, remove_files, tidy
 from darkroom.api.jobs.unpacking import unpack
 from darkroom.api.owners import OWNER
 from darkroom.errors import DarkroomError
-from darkroom.history.ledger import LEASE_S, Answered, Asked, Record, State, Wish
+from darkroom.history.database import HistoryUnavailable
+from darkroom.history.files import FilesUnavailable
+from darkroom.history.ledger import LEASE_S, SUSPECT_AFTER, Answered, Asked, Record, State, Wish
 from darkroom.logs import about
 from darkroom.options.values import OptionValues
 
@@ -41,6 +44,12 @@ TIDY_S = 600.0
 BUSY_S = 1.0
 """How long a job waits that the engine has no room for."""
 
+AGAIN_S = 1.0
+"""How long a job waits whose end cannot be written down."""
+
+PATIENCE_S = 30.0
+"""How long pictures are tried to be kept before their job fails."""
+
 
 class Dispatcher:
     """At work between `start` and `stop`."""
@@ -53,6 +62,8 @@ class Dispatcher:
         self._opening = asyncio.Event()
         self._mine: dict[str, Attempt] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._trouble = ""
+        self._on_trial = ""
 
     def start(self) -> None:
         """Begin, in the running event loop."""
@@ -66,26 +77,26 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Take nothing more, give what is at work the rest of its time, and let it go back into the book then."""
-        if self._mine and self._desk.stopping.is_set():
-            await asyncio.wait(
-                [attempt.task for attempt in self._mine.values() if attempt.task], timeout=self._desk.time_left_s
-            )
-        for task in (*self._tasks, *(attempt.task for attempt in self._mine.values() if attempt.task)):
-            task.cancel()
+        at_work = [attempt.task for attempt in self._mine.values() if attempt.task]
+        if at_work and self._desk.stopping.time_left_s:
+            await asyncio.wait(at_work, timeout=self._desk.stopping.time_left_s)
         pending = [*self._tasks, *(attempt.task for attempt in self._mine.values() if attempt.task)]
+        for task in pending:
+            task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-        with suppress(DarkroomError):
-            await self._desk.do(lambda books: books.ledger.hand_back())
+        if self._desk.has_books:
+            await self._careful(lambda books: books.ledger.hand_back())
 
     async def _claim(self) -> None:
         """Take jobs as long as there is room for them."""
-        while not self._desk.stopping.is_set():
+        while not self._desk.stopping.begun:
             try:
                 taken = self._desk.has_books and await self._take()
                 if self._desk.has_books:
                     self._opening.set()
+                self._trouble = ""
             except DarkroomError as error:
-                log.error("no job can be taken: %s", error)
+                self._complain(error)
                 taken = False
             if not taken:
                 self._wake.clear()
@@ -94,18 +105,16 @@ class Dispatcher:
 
     async def _take(self) -> bool:
         """Whether there may be more to take."""
-        if len(self._mine) >= self._context.settings.jobs_at_once:
+        room = 1 if self._on_trial in self._mine else self._context.settings.jobs_at_once
+        if len(self._mine) >= room or not self._context.engine.ready():
             return False
-        claimed = await self._desk.do(lambda books: books.ledger.claim())
+        claimed = await self._desk.do(lambda books: books.ledger.claim(alone=not self._mine))
         if claimed is None:
             return False
         record, asked = claimed
-        attempt = Attempt(
-            id=record.id,
-            kind=record.kind,
-            owner=record.owner,
-            seeds=asked.seeds,
-        )
+        if record.attempts > SUSPECT_AFTER:
+            self._on_trial = record.id
+        attempt = Attempt(id=record.id, kind=record.kind, owner=record.owner, seeds=asked.seeds)
         self._mine[record.id] = self._desk.present[record.id] = attempt
         attempt.task = asyncio.ensure_future(self._work(attempt, record, asked))
         return True
@@ -178,12 +187,15 @@ class Dispatcher:
             unpacked = unpack(answered.headers.get("content-type", ""), answered.body, answered.headers)
             kept = keep_pictures(books.files, attempt.id, attempt.owner, unpacked)
             left = Answered(status=answered.status, headers=answered.headers, body=unpacked.body)
-            return books.ledger.end(attempt.id, state, answered=left, pictures=kept, model=attempt.model)
+            if books.ledger.end(attempt.id, state, answered=left, pictures=kept, model=attempt.model):
+                return True
+            _clear_away(books, attempt.id, [one.key for one in kept])
+            return False
 
-        if await self._desk.do(keep):
+        if await self._insist(keep):
             log.info("job %s: %s", attempt.id, state)
         else:
-            log.warning("job %s was taken over by another server", attempt.id)
+            log.warning("job %s was ended or taken over meanwhile", attempt.id)
 
     async def _end(
         self,
@@ -197,17 +209,31 @@ class Dispatcher:
             return books.ledger.end(attempt.id, state, answered=answered, error=error, model=attempt.model)
 
         log.info("job %s: %s: %s", attempt.id, state, error[1])
-        try:
-            await self._desk.do(end)
-        except DarkroomError as reason:
-            log.error("job %s: its end cannot be written down: %s", attempt.id, reason)
+        await self._insist(end)
+
+    async def _insist(self, write: Callable[[Books], bool]) -> bool:
+        """Write down how a job ended, however long the database cannot be written to: what was done is not lost.
+
+        Raises FilesUnavailable where pictures cannot be kept for long.
+        """
+        patient_until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return await self._desk.do(write)
+            except HistoryUnavailable as reason:
+                self._complain(reason)
+            except FilesUnavailable as reason:
+                if time.monotonic() >= patient_until:
+                    raise
+                self._complain(reason)
+            await asyncio.sleep(AGAIN_S)
 
     async def _beat(self) -> None:
         """Renew leases, hear wishes, and look for jobs of servers that are gone."""
         await self._opening.wait()
-        alone = await self._careful(lambda books: books.database.is_sqlite) or False
-        if await self._careful(lambda books: books.ledger.take_back(everything=alone)):
-            self._wake.set()
+        while await self._careful(_take_over_all) is None:  # noqa: ASYNC110  the database says nothing by itself
+            await asyncio.sleep(BEAT_S)
+        self._wake.set()
         since, untidy = 0.0, TIDY_S
         while True:
             await asyncio.sleep(BEAT_S)
@@ -218,13 +244,18 @@ class Dispatcher:
                 untidy = 0.0
                 await self._careful(partial(tidy, settings=self._context.settings))
             since += BEAT_S
-            if since >= LEASE_S and not alone:
+            if since >= LEASE_S:
                 since = 0.0
-                if await self._careful(lambda books: books.ledger.take_back()):
+                if await self._careful(self._take_over):
                     self._wake.set()
 
     def _renew(self, books: Books) -> dict[str, Wish]:
         return books.ledger.renew(list(self._mine))
+
+    def _take_over(self, books: Books) -> int:
+        """Also what this server has begun and forgotten, because the database failed it. What it works on is safe."""
+        books.ledger.renew(list(self._mine))
+        return books.ledger.take_back()
 
     def _fulfil(self, wishes: Mapping[str, Wish]) -> None:
         for job_id, wish in wishes.items():
@@ -238,8 +269,26 @@ class Dispatcher:
         try:
             return await self._desk.do(work)
         except DarkroomError as error:
-            log.error("the book of jobs: %s", error)
+            self._complain(error)
             return None
+
+    def _complain(self, error: DarkroomError) -> None:
+        """Once for each kind of trouble, and not every second."""
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            log.error("the book of jobs: %s", error)
+
+
+def _take_over_all(books: Books) -> int:
+    """What was at work when a server was lost. On SQLite there is one server: whatever is not its own is lost."""
+    return books.ledger.take_back(everything=books.database.is_sqlite)
+
+
+def _clear_away(books: Books, job_id: str, keys: Sequence[str]) -> None:
+    """Let files go that belong to nothing: their job was cancelled while it ended. What another server does, stays."""
+    record = books.ledger.find(job_id)
+    if (record is None or record.ended) and not books.gallery.of_job(job_id):
+        remove_files(books.files, keys)
 
 
 def _receiving(body: bytes) -> Callable[[], Any]:

@@ -4,7 +4,6 @@ An event's id says how far the job had come: `attempt.stage.permille`. A client 
 saw (`Last-Event-ID`) gets what lies behind it, from this server or another one, also after a restart.
 """
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -32,6 +31,9 @@ FAR_LOOK_S = 1.0
 
 KEEP_ALIVE_S = 15.0
 """A silent stream says so often that it is alive, for proxies that close silent connections."""
+
+_RESTARTS = 1012
+"""A WebSocket's close code: come again."""
 
 _STAGES = {"queued": 0, "running": 1}
 _END = 2
@@ -82,7 +84,7 @@ async def socket(websocket: WebSocket, job_id: str, previews: bool = False, last
         async for one in follow(desk, context, job_id, viewer, previews=previews, after=_read_place(last_event_id)):
             if one:
                 await websocket.send_json({"id": one.event_id, "event": one.name, "data": one.data})
-        await websocket.close()
+        await websocket.close(_RESTARTS if desk.stopping.begun else 1000)
     except DarkroomError as error:
         await websocket.close(1008, str(error)[:120])
     except WebSocketDisconnect:
@@ -125,7 +127,9 @@ async def follow(
         if silent_s >= KEEP_ALIVE_S:
             silent_s = 0.0
             yield None
-        await asyncio.sleep(look_s)
+        await desk.stopping.sleep(look_s)
+        if desk.stopping.begun:  # who follows comes again, and is told the rest
+            return
 
 
 async def _preview(context: Context, engine_job: str) -> tuple[int, str | None]:

@@ -35,12 +35,12 @@ class ImageQuery(BaseModel):
 
     text: str = Field("", description="Words that all stand in the generation text.")
     model: str | None = Field(None, description="Part of the checkpoint's name, or its hash.")
-    seed: int | None = Field(None, description="The picture's seed.")
+    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="The picture's seed.")
     tag: str | None = Field(None, description="A tag that it carries.")
     job: str | None = Field(None, description="The job that made it.")
     owner: str | None = Field(None, description="Whose it is, for who may see them all.")
-    since: float | None = Field(None, description="Made at this Unix time or later.")
-    until: float | None = Field(None, description="Made before this Unix time.")
+    since: float | None = Field(None, allow_inf_nan=False, description="Made at this Unix time or later.")
+    until: float | None = Field(None, allow_inf_nan=False, description="Made before this Unix time.")
     before: str | None = Field(None, description="Made before this picture.")
     limit: int = Field(50, ge=1, le=MOST_LISTED, description="Most pictures of the page.")
 

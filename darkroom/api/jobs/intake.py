@@ -109,7 +109,8 @@ class Intake:
                 answer = await self._await(record, wish, scope, receive)
         except DarkroomError as error:
             answer = answer_error(error)
-        await answer(scope, receive, send)
+        with about(answer.headers.get("X-Job-Id", attempt.id)):  # a retry is about the first one's job
+            await answer(scope, receive, send)
 
     async def _await(self, record: Record, wish: "Wish", scope: Scope, receive: Receive) -> Response:
         """The answer to whoever waits for a job that was promised. Who goes away gets it by asking again."""

@@ -15,7 +15,6 @@ from darkroom.nets.catalog import embedded
 from darkroom.nets.checkpoint import Checkpoint
 from darkroom.nets.layout import Part
 from darkroom.nets.network import Network
-from darkroom.nets.rooms import rooms
 from darkroom.nets.store import load
 from tests.tiny.checkpoints import tiny_weights, write_tiny_checkpoint
 from tests.tiny.encoding import encode_tokens
@@ -249,7 +248,6 @@ def test_half_precision_becomes_bf16_as_torch_has_it(tmp_path: Path, shape: tupl
     weight.view(-1)[:2] = torch.tensor([65504.0, 6e-8])[: weight.numel()]
     save_file({"w": weight}, tmp_path / "w.safetensors")
     with Checkpoint(tmp_path / "w.safetensors") as file:
-        [room] = rooms([shape], torch.bfloat16)
-        found = file._read(Part("w"), shape, torch.bfloat16, torch.device("cpu"), room)
+        found = file._read(Part("w"), shape, torch.bfloat16, torch.device("cpu"))
     assert torch.equal(found, weight.to(torch.bfloat16))
     assert found.dim() != 4 or found.is_contiguous(memory_format=torch.channels_last)

@@ -159,6 +159,13 @@ def test_a_job_that_is_at_work_is_cancelled_and_interrupted(client: TestClient, 
     assert len(wait_for(client, kept, lambda job: job["state"] == "interrupted")["images"]) == 1
 
 
+@pytest.mark.parametrize(
+    "query", ["seed=-118732666181825380171989765018615808", f"seed={2**63}", "since=nan", "until=inf"]
+)
+def test_a_number_that_no_picture_can_have_is_refused(client: TestClient, query: str) -> None:
+    assert client.get(f"/images?{query}").status_code == 422
+
+
 def test_nobody_knows_of_what_is_not_there(client: TestClient) -> None:
     for path in ("/jobs/nope", "/jobs/nope/result", "/jobs/nope/events", "/images/nope", "/images/nope/file"):
         assert client.get(path).status_code == 404

@@ -13,6 +13,7 @@ from darkroom.history.gallery import Gallery
 from darkroom.history.ledger import (
     LEASE_S,
     MAX_ATTEMPTS,
+    SUSPECT_AFTER,
     Answered,
     Asked,
     Kept,
@@ -165,6 +166,21 @@ def test_a_job_that_kills_its_servers_is_given_up(database: Database) -> None:
     assert found is not None
     assert (found.state, found.error_code) == ("failed", "server_lost")
     assert server.claim() is None
+
+
+def test_a_job_that_may_take_servers_down_is_begun_where_there_is_no_other(database: Database) -> None:
+    suspect, other = accepted(Ledger(database), job(), job())
+    for _ in range(SUSPECT_AFTER):
+        server = Ledger(database)
+        server.take_back(everything=True)
+        taken = server.claim(alone=False)
+        assert taken is not None
+        assert taken[0].id == suspect.id
+    server = Ledger(database)
+    server.take_back(everything=True)
+    assert server.claim(alone=False) is None
+    order = [one[0].id for one in iter(server.claim, None)]
+    assert order == [suspect.id, other.id]
 
 
 def test_a_server_that_stops_hands_its_jobs_back_uncounted(database: Database) -> None:

@@ -407,6 +407,7 @@ def test_more_bytes_than_may_be_read_are_refused(tmp_path: Path) -> None:
         read_content(path, 100)
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=60))
 def test_no_pickle_breaks_the_interpreter(data: bytes) -> None:
     machine = Machine(io.BytesIO(data), len(data))
@@ -416,6 +417,7 @@ def test_no_pickle_breaks_the_interpreter(data: bytes) -> None:
         pass
 
 
+@settings(deadline=None)
 @given(place=st.integers(0, 2000), byte=st.integers(0, 255))
 def test_a_changed_byte_never_does_more_than_refuse_the_file(place: int, byte: int) -> None:
     data = bytearray(pickle.dumps({"a": [1, {"b": (2.5, "c")}], "d": OrderedDict(e=b"f")}, protocol=place % 3 + 2))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.errors import BadRequest
-from darkroom.options.store import Options
+from darkroom.options.store import Options, OptionsNotKept
 from darkroom.options.table import TABLE
 from darkroom.options.values import OptionValues
 
@@ -82,7 +82,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_the_old_values(
         raise OSError("the disk is full")
 
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(OptionsNotKept, match="full"):
         options.update({"jpeg_quality": 71})
     assert options.snapshot().jpeg_quality == 70
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"config.json": before}

@@ -1,0 +1,187 @@
+"""The database in trouble: each kind is said to be what it is, and what was promised is still there afterwards."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from darkroom.history import database as rooms
+from darkroom.history.database import Database, HistoryUnavailable, sqlite_url
+from darkroom.history.ledger import Asked, Ledger, Record, Wanted, new_id
+
+Open = Callable[[Path], Ledger]
+ASKED = Asked(path="/sdapi/v1/txt2img", body=b"{}")
+
+
+def job(**changes: object) -> Record:
+    fields = {"owner": "ann", "state": "queued", "durable": True, "submitted_at": 1.0, **changes}
+    return Record(id=new_id(), kind="txt2img", **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "history.db"
+
+
+@pytest.fixture
+def open_at() -> Iterator[Open]:
+    """Opens a database; closed in the end."""
+    opened: list[Database] = []
+
+    def open_one(path: Path) -> Ledger:
+        opened.append(Database(sqlite_url(path)))
+        return Ledger(opened[-1])
+
+    yield open_one
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def ledger(file: Path, open_at: Open) -> Ledger:
+    return open_at(file)
+
+
+def listed(ledger: Ledger) -> set[str]:
+    return {record.id for record in ledger.list_jobs(Wanted())}
+
+
+def test_a_file_that_was_removed_is_written_anew_with_all_that_was_in_it(
+    ledger: Ledger, file: Path, open_at: Open
+) -> None:
+    known = [ledger.accept(job(), ASKED)[0].id for _ in range(3)]
+    for path in (file, *file.parent.glob("history.db-*")):
+        path.unlink()
+    later = ledger.accept(job(), ASKED)[0].id
+    assert listed(ledger) == {*known, later}
+    assert listed(open_at(file)) == {*known, later}
+
+
+def test_a_file_that_lost_its_name_alone_does_not_mix_with_its_old_log(ledger: Ledger, file: Path) -> None:
+    known = ledger.accept(job(), ASKED)[0].id
+    file.unlink()
+    assert listed(ledger) == {known}
+    with sqlite3.connect(file) as opened:
+        assert opened.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_file_that_was_replaced_counts(ledger: Ledger, file: Path, tmp_path: Path, open_at: Open) -> None:
+    other = open_at(tmp_path / "other.db")
+    restored = other.accept(job(), ASKED)[0].id
+    other._database.close()
+    ledger.accept(job(), ASKED)
+    (tmp_path / "other.db").replace(file)
+    assert listed(ledger) == {restored}
+
+
+def test_a_folder_that_was_removed_comes_back(tmp_path: Path, open_at: Open) -> None:
+    folder = tmp_path / "data"
+    ledger = open_at(folder / "history.db")
+    known = ledger.accept(job(), ASKED)[0].id
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    assert listed(ledger) == {known}
+
+
+def test_a_file_that_is_no_database_is_named(file: Path) -> None:
+    file.write_bytes(b"\x8a" * 9000)
+    with pytest.raises(HistoryUnavailable, match=r"history.db cannot be used: file is not a database"):
+        Database(sqlite_url(file))
+
+
+def test_a_database_of_a_newer_version_is_named(file: Path) -> None:
+    Database(sqlite_url(file)).close()
+    with sqlite3.connect(file) as opened:
+        opened.execute("UPDATE alembic_version SET version_num = 'later'")
+    opened.close()
+    with pytest.raises(HistoryUnavailable, match="later"):
+        Database(sqlite_url(file))
+
+
+def test_a_page_that_was_overwritten_is_told_and_other_pages_still_serve(ledger: Ledger, file: Path) -> None:
+    ids = [ledger.accept(job(), Asked(path="/", body=b"x" * 3000)) for _ in range(40)]
+    ledger._database._engine.dispose()
+    with sqlite3.connect(file) as opened:
+        [(root,)] = opened.execute("SELECT rootpage FROM sqlite_master WHERE name = 'requests'").fetchall()
+        [(size,)] = opened.execute("PRAGMA page_size").fetchall()
+    opened.close()
+    with file.open("r+b") as raw:
+        raw.seek((root - 1) * size)
+        raw.write(b"\xa5" * size)
+    with pytest.raises(HistoryUnavailable, match="malformed"):
+        ledger.request_of(ids[0][0].id)
+    assert len(listed(ledger)) == 40
+
+
+def test_a_damaged_file_that_was_put_away_makes_room_for_a_new_one(ledger: Ledger, file: Path) -> None:
+    for _ in range(40):
+        ledger.accept(job(), Asked(path="/", body=b"x" * 3000))
+    with sqlite3.connect(file) as opened:
+        opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [(root,)] = opened.execute("SELECT rootpage FROM sqlite_master WHERE name = 'requests'").fetchall()
+        [(size,)] = opened.execute("PRAGMA page_size").fetchall()
+    opened.close()
+    with file.open("r+b") as raw:
+        raw.seek((root - 1) * size)
+        raw.write(b"\xa5" * size)
+    file.rename(file.with_name("damaged.db"))
+    later = ledger.accept(job(), ASKED)[0].id
+    assert listed(ledger) == {later}
+
+
+def test_an_error_repeats_nothing_of_what_is_kept(ledger: Ledger, file: Path) -> None:
+    ledger.accept(job(), ASKED)
+    with sqlite3.connect(file) as opened:
+        opened.execute("UPDATE jobs SET model = CAST(x'736563726574ff' AS TEXT)")
+    opened.close()
+    with pytest.raises(HistoryUnavailable, match="decode") as caught:
+        listed(ledger)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_request_that_cannot_be_read_is_not_in_the_way_of_others(ledger: Ledger, file: Path) -> None:
+    damaged, whole = (ledger.accept(job(submitted_at=float(when)), ASKED)[0].id for when in (1, 2))
+    ledger._database._engine.dispose()
+    with sqlite3.connect(file) as opened:
+        opened.execute("UPDATE requests SET options = '{broken' WHERE job_id = ?", (damaged,))
+    opened.close()
+    taken = ledger.claim()
+    assert taken is not None
+    assert taken[0].id == whole
+    found = ledger.find(damaged)
+    assert found is not None
+    assert (found.state, found.error_code) == ("failed", "damaged")
+
+
+def test_a_disk_without_room_is_told(ledger: Ledger) -> None:
+    ledger.accept(job(), ASKED)
+    with ledger._database.begin() as session:
+        raw = session.connection().connection.driver_connection
+        assert raw is not None
+        pages = raw.execute("PRAGMA page_count").fetchone()[0]
+    raw.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(HistoryUnavailable, match="full"):
+        ledger.accept(job(), Asked(path="/", body=b"x" * 100_000))
+    raw.execute("PRAGMA max_page_count = 100000")
+    ledger.accept(job(), Asked(path="/", body=b"x" * 100_000))
+    assert len(listed(ledger)) == 2
+
+
+def test_who_holds_the_lock_too_long_is_told_of_and_nothing_is_lost(
+    file: Path, monkeypatch: pytest.MonkeyPatch, open_at: Open
+) -> None:
+    monkeypatch.setattr(rooms, "BUSY_S", 0.2)
+    ledger = open_at(file)
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(HistoryUnavailable, match="locked"):
+        ledger.accept(job(), ASKED)
+    release = threading.Timer(0.05, lambda: other.execute("COMMIT"))
+    release.start()
+    ledger.accept(job(), ASKED)  # a short wait is none of anybody's business
+    release.join()
+    other.close()
+    assert len(listed(ledger)) == 1
