@@ -112,9 +112,9 @@ def test_what_a_lost_server_had_begun_is_done_by_another_one(serve: Serve, postg
 
 
 def test_a_job_is_cancelled_from_either_server(serve: Serve) -> None:
-    engine = FakeEngine(held=True)
-    first, second = serve(engine), serve(FakeEngine())
-    second.app.state.context.engine.is_ready = False  # type: ignore[attr-defined]
+    engine, other = FakeEngine(held=True), FakeEngine()
+    other.is_ready = False
+    first, second = serve(engine), serve(other)
     job_id = promise(first)
     until(lambda: len(engine.specs) == 1)
     second.delete(f"/jobs/{job_id}")
