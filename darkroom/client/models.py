@@ -46,6 +46,19 @@ class Image(Value):
     created_at: float
 
 
+class Webhook(Value):
+    """Somebody who is told of a job, and whether that has worked: `waiting`, `delivered`, `given_up` or `unwanted`."""
+
+    id: str
+    url: str
+    events: tuple[str, ...]
+    state: str
+    tries: int
+    next_at: float | None
+    delivered_at: float | None
+    error: str | None
+
+
 class Job(Value):
     """A job. `progress` is 0..1, `position` how many jobs are before it in the queue."""
 
@@ -68,6 +81,7 @@ class Job(Value):
     http_status: int | None
     error: JobError | None
     images: tuple[Image, ...]
+    webhooks: tuple[Webhook, ...] = ()
 
     @property
     def ended(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
@@ -284,9 +284,10 @@ FUZZED = """
 """.split()
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(fields=st.dictionaries(st.sampled_from(FUZZED), json_values, max_size=4), img2img=st.booleans())
 def test_no_value_of_any_field_is_a_server_error(fields: dict[str, Any], img2img: bool) -> None:
-    app = create_app(Settings(data_dir=Path("/nonexistent")), FakeEngine(), Options())
+    app = create_app(Settings(data_dir=Path("/nonexistent"), history=False), FakeEngine(), Options())
     start = {"init_images": [to_base64(noise(8, 8))]} if img2img else {}
     body = json.dumps({**start, "width": 8, "height": 8, **fields})
     answer = TestClient(app).post(IMG2IMG if img2img else TXT2IMG, content=body)

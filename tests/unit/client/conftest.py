@@ -28,7 +28,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     app = create_app(Settings(data_dir=tmp_path, history=False), engine, Options())
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         while not server.started:

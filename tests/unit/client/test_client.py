@@ -7,9 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from darkroom.api.jobs.documents import ImageDocument, JobDocument
+from darkroom.api.jobs.documents import ImageDocument, JobDocument, WebhookDocument
 from darkroom.client import AsyncClient, Client, Image, Job, Refused
 from darkroom.client.conversation import ROUTES, Reader
+from darkroom.client.models import Webhook
 from tests.unit.client.conftest import Running
 
 FIELDS: dict[str, Any] = {"prompt": "a cat", "width": 64, "height": 64, "steps": 2}
@@ -99,7 +100,7 @@ def test_events_are_put_together_from_lines() -> None:
     assert [(one.id, one.event, one.data) for one in found] == [("1", "progress", {"progress": 0.5})]
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(Job, JobDocument), (Image, ImageDocument)])
+@pytest.mark.parametrize(("ours", "theirs"), [(Job, JobDocument), (Image, ImageDocument), (Webhook, WebhookDocument)])
 def test_the_client_knows_what_the_server_tells(ours: Any, theirs: Any) -> None:
     assert set(ours.model_fields) == set(theirs.model_fields) - {"links"}
 
