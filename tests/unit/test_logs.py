@@ -32,7 +32,10 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture
-def lines() -> Iterator[Lines]:
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
+    for name in ("uvicorn", "uvicorn.access"):  # another test may have set them up for a server
+        for attribute, value in (("propagate", True), ("disabled", False), ("level", logging.NOTSET)):
+            monkeypatch.setattr(logging.getLogger(name), attribute, value)
     root, handler = logging.getLogger(), Lines()
     level = root.level
     root.addHandler(handler)
