@@ -105,7 +105,9 @@ def admit(
     attempt = find_attempt(request)
     if attempt is None or attempt.admitted:
         return
-    attempt.admitted, attempt.options = True, options
+    attempt.admitted = True
+    if attempt.options is None:  # served again, it keeps those of the first time
+        attempt.options = options
     attempt.seeds = {**(seeds or {}), **attempt.seeds}
     attempt.model = model
     if attempt.deferred:

@@ -147,6 +147,15 @@ def test_options_of_the_time_of_asking_count(client: TestClient, engine: FakeEng
     assert engine.specs[-1].clip_skip == 1
 
 
+def test_options_of_the_time_of_asking_count_for_finished_pictures_too(client: TestClient, engine: FakeEngine) -> None:
+    engine.is_ready = False  # nothing is taken yet
+    fields = {"image": to_base64(noise(8, 8)), "upscaler_1": "Lanczos"}
+    answer = client.post("/sdapi/v1/extra-single-image", json=fields, headers=LATER)
+    assert client.post("/sdapi/v1/options", json={"samples_format": "webp"}).status_code == 200
+    engine.is_ready = True
+    assert [image["media_type"] for image in ended(client, answer)["images"]] == ["image/png"]
+
+
 def test_a_job_that_is_at_work_is_cancelled_and_interrupted(client: TestClient, engine: FakeEngine) -> None:
     engine.held = True
     dropped = ask(client).json()["id"]
