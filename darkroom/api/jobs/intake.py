@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,6 +32,7 @@ from darkroom.api.jobs.keeping import media_type
 from darkroom.api.jobs.unpacking import unpack
 from darkroom.api.jobs.webhooks import read_hook
 from darkroom.api.owners import owner_of
+from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, while_connected
 from darkroom.errors import BadRequest, DarkroomError
 from darkroom.history.ledger import Answered, Asked, Hook, Record, new_id
 from darkroom.logs import about
@@ -55,7 +57,6 @@ KINDS: Mapping[str, str] = MappingProxyType(
 
 _KEY_CHARS = 200
 _FOLLOWED = re.compile(r"/jobs/([0-9a-f]{1,32})(/|$)")
-CLIENT_CLOSED_REQUEST = 499
 _KEPT_HEADERS = ("content-type", "x-seed", "x-darkroom-ignored", "x-darkroom-warnings")
 _OWN_PARAMETERS = ("async", "response", "webhook", "webhook_events")
 
@@ -114,16 +115,10 @@ class Intake:
 
     async def _await(self, record: Record, wish: "Wish", scope: Scope, receive: Receive) -> Response:
         """The answer to whoever waits for a job that was promised. Who goes away gets it by asking again."""
-        waiting = asyncio.ensure_future(self._desk.wait_for(record.id))
-        gone = asyncio.ensure_future(_gone(receive))
         try:
-            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                return Response(status_code=CLIENT_CLOSED_REQUEST)
-            ended = waiting.result()
-        finally:
-            waiting.cancel()
-            gone.cancel()
+            ended = await while_connected(Request(scope, receive), self._desk.wait_for(record.id))
+        except ClientGoneError:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
         body, answered = await self._desk.do(
             lambda books: rebuilt(books, record.id, root_of(scope), self._desk.settings, linked=wish.by_address)
         )
@@ -317,11 +312,6 @@ def _followed(scope: Scope) -> str:
         return ""
     found = _FOLLOWED.match(route_of(scope))
     return found[1] if found else ""
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def root_of(scope: Scope) -> str:
