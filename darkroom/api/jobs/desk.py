@@ -9,7 +9,7 @@ import hmac
 import secrets
 import time
 from asyncio import Event
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,13 @@ from starlette.types import ASGIApp
 from darkroom import __version__
 from darkroom.api.jobs.attempt import Attempt
 from darkroom.api.jobs.keeping import keep_pictures, rebuild
-from darkroom.api.jobs.unpacking import Unpacked, link, unpack
+from darkroom.api.jobs.unpacking import link
 from darkroom.api.stopping import Stopping
 from darkroom.errors import Busy, UnknownName
 from darkroom.history.database import Database, sqlite_url
 from darkroom.history.files import Files, open_files
 from darkroom.history.gallery import Gallery
-from darkroom.history.ledger import Answered, Asked, Hook, Ledger, Record, State
+from darkroom.history.ledger import Answered, Asked, Hook, Kept, Ledger, Record, State
 from darkroom.history.webhooks import Outbox
 from darkroom.settings import Settings
 
@@ -109,16 +109,16 @@ class Desk:
             self.called()
         return record, new
 
-    async def remember(self, attempt: Attempt, asked: Asked, answered: Answered, began: float) -> Unpacked:
-        """Enter a job that somebody waited for, and that has ended."""
+    async def remember(
+        self, attempt: Attempt, asked: Asked, answered: Answered, began: float
+    ) -> tuple[Answered, list[Kept]]:
+        """Enter a job that somebody waited for, and that has ended; what is left of its answer, and its pictures."""
 
-        def enter(books: Books) -> Unpacked:
-            unpacked = unpack(answered.headers.get("content-type", ""), answered.body, answered.headers)
-            kept = keep_pictures(books.files, attempt.id, attempt.owner, unpacked)
+        def enter(books: Books) -> tuple[Answered, list[Kept]]:
+            left, kept = keep_pictures(books.files, attempt.id, attempt.owner, answered)
             record = _record(attempt, "interrupted" if attempt.interrupted else "done", asked, None, 0, began)
-            left = Answered(status=answered.status, headers=answered.headers, body=unpacked.body)
             books.ledger.enter(record, asked, left, kept)
-            return unpacked
+            return left, kept
 
         return await self.do(enter)
 
@@ -126,8 +126,8 @@ class Desk:
         self, attempt: Attempt, asked: Asked, answered: Answered, began: float, root: str
     ) -> bytes:
         """As `remember`; gives the answer with addresses in the place of pictures, good for `link_valid_s`."""
-        unpacked = await self.remember(attempt, asked, answered, began)
-        return await self.do(lambda books: linked_body(books, attempt.id, unpacked.body, root, self.settings))
+        left, kept = await self.remember(attempt, asked, answered, began)
+        return linked_body(self.books().secret, left.body, kept, root, self.settings)
 
     async def wait_for(self, job_id: str) -> Record:
         """A job once it has ended. One that another server does is looked for now and then."""
@@ -160,16 +160,16 @@ def rebuilt(books: Books, job_id: str, root: str, settings: Settings, *, linked:
     answered = books.ledger.answer_of(job_id)
     if answered is None:
         return b"", None
+    pictures = books.gallery.of_job(job_id)
     if linked:
-        return linked_body(books, job_id, answered.body, root, settings), answered
-    return rebuild(answered, books.gallery, books.files, job_id), answered
+        return linked_body(books.secret, answered.body, pictures, root, settings), answered
+    return rebuild(answered, pictures, books.files), answered
 
 
-def linked_body(books: Books, job_id: str, body: bytes, root: str, settings: Settings) -> bytes:
+def linked_body(secret: bytes, body: bytes, pictures: Sequence[Kept], root: str, settings: Settings) -> bytes:
     """An answer without its pictures, with their addresses in it."""
     until = int(time.time() + settings.link_valid_s)
-    addresses = [root + signed_path(books.secret, one.id, until) for one in books.gallery.of_job(job_id)]
-    return link(body, addresses)
+    return link(body, [root + signed_path(secret, one.id, until) for one in pictures])
 
 
 def signed_path(secret: bytes, picture_id: str, until: int) -> str:

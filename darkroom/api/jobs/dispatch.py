@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Scope
@@ -21,7 +20,6 @@ from darkroom.api.jobs.attempt import SCOPE, Attempt
 from darkroom.api.jobs.desk import Books, Desk
 from darkroom.api.jobs.intake import Said
 from darkroom.api.jobs.keeping import keep_pictures, remove_files, tidy
-from darkroom.api.jobs.unpacking import unpack
 from darkroom.api.owners import OWNER
 from darkroom.errors import DarkroomError
 from darkroom.history.database import HistoryUnavailable
@@ -184,9 +182,7 @@ class Dispatcher:
         state: State = "interrupted" if attempt.interrupted else "done"
 
         def keep(books: Books) -> bool:
-            unpacked = unpack(answered.headers.get("content-type", ""), answered.body, answered.headers)
-            kept = keep_pictures(books.files, attempt.id, attempt.owner, unpacked)
-            left = Answered(status=answered.status, headers=answered.headers, body=unpacked.body)
+            left, kept = keep_pictures(books.files, attempt.id, attempt.owner, answered)
             if books.ledger.end(attempt.id, state, answered=left, pictures=kept, model=attempt.model):
                 return True
             _clear_away(books, attempt.id, [one.key for one in kept])
@@ -242,12 +238,15 @@ class Dispatcher:
             untidy += BEAT_S
             if untidy >= TIDY_S:
                 untidy = 0.0
-                await self._careful(partial(tidy, settings=self._context.settings))
+                await self._careful(self._tidy)
             since += BEAT_S
             if since >= LEASE_S:
                 since = 0.0
                 if await self._careful(self._take_over):
                     self._wake.set()
+
+    def _tidy(self, books: Books) -> int:
+        return tidy(books.gallery, books.ledger, books.files, self._context.settings)
 
     def _renew(self, books: Books) -> dict[str, Wish]:
         return books.ledger.renew(list(self._mine))

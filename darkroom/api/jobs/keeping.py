@@ -8,11 +8,11 @@ import io
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import replace
 
 from PIL import Image
 
-from darkroom.api.jobs.unpacking import Found, Unpacked, pack
+from darkroom.api.jobs.unpacking import Found, pack, unpack
 from darkroom.history.files import Files
 from darkroom.history.gallery import Gallery
 from darkroom.history.ledger import Answered, Kept, Ledger
@@ -22,37 +22,24 @@ _ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "AVIF": "avif", "GIF": 
 _UNKNOWN = "bin", "application/octet-stream"
 
 
-class Shelves(Protocol):
-    """What is tidied."""
-
-    @property
-    def gallery(self) -> Gallery: ...
-
-    @property
-    def ledger(self) -> Ledger: ...
-
-    @property
-    def files(self) -> Files: ...
-
-
-def keep_pictures(files: Files, job_id: str, owner: str, unpacked: Unpacked) -> list[Kept]:
-    """Put the pictures of an answer where they are safe. A job that is done twice overwrites its own files.
-
-    Raises FilesUnavailable.
+def keep_pictures(files: Files, job_id: str, owner: str, answered: Answered) -> tuple[Answered, list[Kept]]:
+    """Put the pictures of an answer where they are safe; what is left of the answer, and the pictures. A job that is
+    done twice overwrites its own files. Raises FilesUnavailable.
     """
+    unpacked = unpack(answered.headers.get("content-type", ""), answered.body, answered.headers)
     now = time.time()
     kept = []
     for found in unpacked.pictures:
         one = _describe(found, job_id, owner, now)
         files.put(one.key, found.data, one.media_type)
         kept.append(one)
-    return kept
+    return replace(answered, body=unpacked.body), kept
 
 
-def rebuild(answered: Answered, gallery: Gallery, files: Files, job_id: str) -> bytes:
+def rebuild(answered: Answered, pictures: Sequence[Kept], files: Files) -> bytes:
     """The body of an answer with its pictures in it again."""
-    pictures = [files.find(one.key) for one in gallery.of_job(job_id)]
-    return pack(answered.body, pictures, media_type=answered.headers.get("content-type", ""))
+    data = [files.find(one.key) for one in pictures]
+    return pack(answered.body, data, media_type=answered.headers.get("content-type", ""))
 
 
 def remove_files(files: Files, keys: Sequence[str]) -> None:
@@ -62,12 +49,12 @@ def remove_files(files: Files, keys: Sequence[str]) -> None:
         files.remove(thumbnail_key(key))
 
 
-def tidy(books: "Shelves", settings: Settings) -> int:
+def tidy(gallery: Gallery, ledger: Ledger, files: Files, settings: Settings) -> int:
     """Remove what is older or more than the operator wants to keep. How many pictures there were."""
     oldest = time.time() - settings.history_days * 86_400
-    keys = books.gallery.drop(older_than=oldest, beyond_bytes=int(settings.history_gb * 1e9))
-    remove_files(books.files, keys)
-    books.ledger.forget_before(oldest)
+    keys = gallery.drop(older_than=oldest, beyond_bytes=int(settings.history_gb * 1e9))
+    remove_files(files, keys)
+    ledger.forget_before(oldest)
     return len(keys)
 
 
