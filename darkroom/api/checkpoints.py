@@ -60,3 +60,15 @@ def _names(info: CheckpointInfo) -> Iterator[str]:
         yield from (f"{info.base} [{info.short_hash}]", info.short_hash, info.sha256)
     if info.old_hash:
         yield from (info.old_hash, f"{info.path} [{info.old_hash}]")
+
+
+def entry(info: CheckpointInfo) -> dict[str, str | None]:
+    """A checkpoint as `/sd-models` lists it."""
+    return {
+        "title": info.title,
+        "model_name": info.model_name,
+        "hash": info.short_hash,
+        "sha256": info.sha256,
+        "filename": info.filename,
+        "config": info.config,
+    }

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from darkroom.api.checkpoints import entry
 from darkroom.api.context import Shared
 from darkroom.api.upscaling import offered
 from darkroom.images.upscale import BUILT_IN
@@ -23,17 +24,7 @@ _DEFAULT_NETWORKS: Mapping[str, str] = MappingProxyType(
 @router.get("/sd-models", operation_id="get_sd_models_sdapi_v1_sd_models_get")
 def get_sd_models(context: Shared) -> list[dict[str, str | None]]:
     """The checkpoints that can be chosen."""
-    return [
-        {
-            "title": info.title,
-            "model_name": info.model_name,
-            "hash": info.short_hash,
-            "sha256": info.sha256,
-            "filename": info.filename,
-            "config": info.config,
-        }
-        for info in context.engine.checkpoints()
-    ]
+    return [entry(info) for info in context.engine.checkpoints()]
 
 
 @router.post("/refresh-checkpoints", operation_id="refresh_checkpoints_sdapi_v1_refresh_checkpoints_post")

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from darkroom.api.checkpoints import find_checkpoint
+from darkroom.api.checkpoints import entry, find_checkpoint
 from darkroom.api.context import Context, Shared
 from darkroom.api.jobs.attempt import admit, note_chore
 from darkroom.api.models import Wire
@@ -86,15 +86,7 @@ async def merge(wire: Merge, request: Request, context: Shared) -> dict[str, Any
         info = await while_connected(request, _do(request, context, order, wire.task_id))
     except ClientGoneError:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    return {
-        "title": info.title,
-        "model_name": info.model_name,
-        "hash": info.short_hash,
-        "sha256": info.sha256,
-        "filename": info.filename,
-        "config": info.config,
-        "seconds": round(time.monotonic() - began, 3),
-    }
+    return {**entry(info), "seconds": round(time.monotonic() - began, 3)}
 
 
 async def _do(request: Request, context: Context, order: MergeOrder, task_id: str) -> CheckpointInfo:

@@ -9,7 +9,6 @@ keep strangers' pages out:
   machine (DNS rebinding), a page would become "the same site". Addresses pass, and names that nobody can register.
 """
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -21,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from darkroom.api.auth import turn_away
 from darkroom.errors import DarkroomError, Forbidden
+from darkroom.guarded_network import is_numeric
 from darkroom.settings import Settings
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -77,7 +77,7 @@ def is_own_name(host: str, names: Sequence[str]) -> bool:
     name = name.rstrip(".")
     if any(fnmatchcase(name, known) for known in names):
         return True
-    return _is_address(name) or "." not in name or name.endswith(_PRIVATE)
+    return is_numeric(name) or "." not in name or name.endswith(_PRIVATE)
 
 
 def _is_same_site(origin: str, host: str, headers: Headers) -> bool:
@@ -101,11 +101,3 @@ def _split(authority: str) -> tuple[str | None, Any]:
     except ValueError:
         return None, None
     return name, port
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
