@@ -181,13 +181,14 @@ class Ledger:
     def _next(self, session: Session) -> Job | None:
         at_work = select(Job.owner, func.count()).where(Job.state == "running").group_by(Job.owner)
         running: dict[str, int] = {row[0]: row[1] for row in session.execute(at_work)}
-        last = select(Job.owner, func.max(Job.started_at)).group_by(Job.owner)
-        served: dict[str, float | None] = {row[0]: row[1] for row in session.execute(last)}
         waiting = session.execute(
             select(Job.owner, Job.priority, func.min(Job.submitted_at))
             .where(Job.state == "queued", Job.durable)
             .group_by(Job.owner, Job.priority)
         ).all()
+        # Of those who wait alone: the book holds all that was ever done for anybody.
+        last = select(Job.owner, func.max(Job.started_at)).where(Job.owner.in_({row[0] for row in waiting}))
+        served: dict[str, float | None] = {row[0]: row[1] for row in session.execute(last.group_by(Job.owner))}
         order = sorted(
             waiting, key=lambda row: (-row[1], running.get(row[0], 0), served.get(row[0]) or 0.0, row[2], row[0])
         )

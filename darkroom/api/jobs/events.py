@@ -17,7 +17,8 @@ from starlette.websockets import WebSocketDisconnect
 from darkroom.api.context import Context, Shared
 from darkroom.api.jobs.course import get_record, progress_of, show
 from darkroom.api.jobs.desk import Desk
-from darkroom.api.jobs.routes import desk_of, viewer_of
+from darkroom.api.jobs.routes import desk_of
+from darkroom.api.owners import owner_of
 from darkroom.errors import DarkroomError
 from darkroom.images.codecs import MEDIA_TYPES
 
@@ -67,7 +68,7 @@ async def events(
     failed or cancelled with the job's document.
     """
     desk = desk_of(request)
-    viewer = viewer_of(request)
+    viewer = owner_of(request.scope)
     await get_record(desk, context, job_id, viewer)
     course = follow(desk, context, job_id, viewer, previews=previews, after=_read_place(last_event_id))
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -78,7 +79,7 @@ async def events(
 async def socket(websocket: WebSocket, job_id: str, previews: bool = False, last_event_id: str | None = None) -> None:
     """The same over a WebSocket: one JSON object `{"id", "event", "data"}` for each event."""
     context: Context = websocket.app.state.context
-    desk, viewer = desk_of(websocket), viewer_of(websocket)
+    desk, viewer = desk_of(websocket), owner_of(websocket.scope)
     await websocket.accept()
     try:
         async for one in follow(desk, context, job_id, viewer, previews=previews, after=_read_place(last_event_id)):

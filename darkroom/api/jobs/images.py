@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from darkroom.api.jobs.desk import Books, Desk, is_signed
 from darkroom.api.jobs.documents import ImageDocument, image_document
 from darkroom.api.jobs.keeping import remove_files, thumbnail_key
-from darkroom.api.jobs.routes import desk_of, viewer_of
-from darkroom.api.owners import EVERYBODY, may_see
+from darkroom.api.jobs.routes import desk_of
+from darkroom.api.owners import EVERYBODY, may_see, owner_of
 from darkroom.errors import BadRequest, Forbidden, UnknownName
 from darkroom.history.gallery import MAX_TAG_CHARS, MAX_TAGS, Search
 from darkroom.history.ledger import MOST_LISTED, Kept
@@ -48,7 +48,7 @@ class ImageQuery(BaseModel):
 @router.get("", operation_id="list_images")
 async def list_images(request: Request, query: Annotated[ImageQuery, Query()]) -> ImageList:
     """Pictures, the newest first."""
-    viewer = viewer_of(request)
+    viewer = owner_of(request.scope)
     wanted = Search(
         owner=viewer if viewer != EVERYBODY else query.owner,
         text=query.text,
@@ -69,7 +69,7 @@ async def list_images(request: Request, query: Annotated[ImageQuery, Query()]) -
 @router.get("/{image_id}", operation_id="get_image")
 async def get_image(image_id: str, request: Request) -> ImageDocument:
     """What is known of a picture."""
-    return image_document(await _get(desk_of(request), image_id, viewer_of(request)))
+    return image_document(await _get(desk_of(request), image_id, owner_of(request.scope)))
 
 
 @router.get("/{image_id}/file", operation_id="get_image_file", response_class=Response)
@@ -81,7 +81,7 @@ async def get_file(
 ) -> Response:
     """The picture's file. A signed address needs no password."""
     desk = desk_of(request)
-    viewer = viewer_of(request)
+    viewer = owner_of(request.scope)
     if signature:
         secret = (await desk.do(lambda books: books)).secret
         if not is_signed(secret, f"/images/{image_id}/file", expires, signature, time.time()):
@@ -98,7 +98,7 @@ async def get_file(
 async def get_thumbnail(image_id: str, request: Request) -> Response:
     """The picture in small, WebP; made when it is first asked for."""
     desk = desk_of(request)
-    kept = await _get(desk, image_id, viewer_of(request))
+    kept = await _get(desk, image_id, owner_of(request.scope))
     data = await desk.do(lambda books: _thumbnail(books, kept))
     if data is None:
         raise UnknownName("image", image_id, [])
@@ -113,21 +113,21 @@ async def tag_image(
 ) -> ImageDocument:
     """Have a picture carry exactly these tags."""
     desk = desk_of(request)
-    await _get(desk, image_id, viewer_of(request))
+    await _get(desk, image_id, owner_of(request.scope))
     names = [name.strip() for name in tags]
     wrong = next((name for name in names if not 0 < len(name) <= MAX_TAG_CHARS), None)
     if wrong is not None or len(names) > MAX_TAGS:
         allowed = f"at most {MAX_TAGS} tags of 1 to {MAX_TAG_CHARS} characters"
         raise BadRequest("tags", wrong if wrong is not None else f"{len(names)} tags", allowed)
     await desk.do(lambda books: books.gallery.tag(image_id, names))
-    return image_document(await _get(desk, image_id, viewer_of(request)))
+    return image_document(await _get(desk, image_id, owner_of(request.scope)))
 
 
 @router.delete("/{image_id}", operation_id="delete_image", status_code=204)
 async def delete_image(image_id: str, request: Request) -> None:
     """Remove a picture, its record and its file."""
     desk = desk_of(request)
-    await _get(desk, image_id, viewer_of(request))
+    await _get(desk, image_id, owner_of(request.scope))
 
     def remove(books: Books) -> None:
         key = books.gallery.remove(image_id)

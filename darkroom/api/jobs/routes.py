@@ -48,7 +48,7 @@ class JobQuery(BaseModel):
 @router.get("", operation_id="list_jobs")
 async def list_jobs(request: Request, context: Shared, query: Annotated[JobQuery, Query()]) -> JobList:
     """Jobs, the last submitted first. Of those that a client waited for, the ones that were kept."""
-    desk, viewer = desk_of(request), viewer_of(request)
+    desk, viewer = desk_of(request), owner_of(request.scope)
     wanted = Wanted(
         owner=viewer if viewer != EVERYBODY else query.owner,
         states=tuple(query.state),
@@ -83,7 +83,7 @@ def _passing(desk: Desk, context: Context, viewer: str, wanted: Wanted, known: s
 async def get_job(job_id: str, request: Request, context: Shared) -> JobDocument:
     """One job."""
     desk = desk_of(request)
-    return await show(desk, context, await get_record(desk, context, job_id, viewer_of(request)))
+    return await show(desk, context, await get_record(desk, context, job_id, owner_of(request.scope)))
 
 
 @router.get("/{job_id}/result", operation_id="get_job_result", response_class=Response)
@@ -97,7 +97,7 @@ async def get_result(
 ) -> Response:
     """The very answer that a client would have had that waited. 409 as long as there is none."""
     desk = desk_of(request)
-    record = await get_record(desk, context, job_id, viewer_of(request))
+    record = await get_record(desk, context, job_id, owner_of(request.scope))
     root, linked = root_of(request.scope), response == "url"
     body, answered = await desk.do(lambda books: rebuilt(books, job_id, root, desk.settings, linked=linked))
     if answered is None:
@@ -109,7 +109,7 @@ async def get_result(
 async def get_request(job_id: str, request: Request, context: Shared) -> Response:
     """What was asked, as it was sent; `X-Darkroom-Path` says of which route."""
     desk = desk_of(request)
-    await get_record(desk, context, job_id, viewer_of(request))
+    await get_record(desk, context, job_id, owner_of(request.scope))
     asked = await desk.do(lambda books: books.ledger.request_of(job_id))
     if asked is None:
         raise NotFinished("the request is kept once it is answered")
@@ -121,7 +121,7 @@ async def get_request(job_id: str, request: Request, context: Shared) -> Respons
 async def rerun_job(job_id: str, request: Request, context: Shared) -> JobDocument:
     """Do the same again: the same request, options and seeds, as a new job."""
     desk = desk_of(request)
-    record = await get_record(desk, context, job_id, viewer_of(request))
+    record = await get_record(desk, context, job_id, owner_of(request.scope))
     asked = await desk.do(lambda books: books.ledger.request_of(job_id))
     if asked is None:
         raise NotFinished("the request is kept once it is answered")
@@ -139,7 +139,7 @@ async def cancel_job(
 ) -> JobDocument:
     """Stop a job that waits or is at work; nothing comes of it. An ended one stays as it is, unless it is forgotten."""
     desk = desk_of(request)
-    record = await get_record(desk, context, job_id, viewer_of(request))
+    record = await get_record(desk, context, job_id, owner_of(request.scope))
     if record.ended and forget:
         document = await show(desk, context, record)
         await desk.do(lambda books: remove_files(books.files, books.ledger.remove(job_id) or []))
@@ -156,7 +156,7 @@ async def cancel_job(
 async def interrupt_job(job_id: str, request: Request, context: Shared) -> JobDocument:
     """Stop a job; the pictures so far are its result."""
     desk = desk_of(request)
-    record = await get_record(desk, context, job_id, viewer_of(request))
+    record = await get_record(desk, context, job_id, owner_of(request.scope))
     if not record.ended:
         await _wish(desk, job_id, "interrupt")
         attempt = desk.present.get(job_id)
@@ -170,7 +170,7 @@ async def _wish(desk: Desk, job_id: str, wish: Wish) -> None:
 
 
 async def _again(desk: Desk, context: Context, job_id: str, request: Request) -> JobDocument:
-    return await show(desk, context, await get_record(desk, context, job_id, viewer_of(request)))
+    return await show(desk, context, await get_record(desk, context, job_id, owner_of(request.scope)))
 
 
 def desk_of(request: HTTPConnection) -> Desk:
@@ -178,8 +178,3 @@ def desk_of(request: HTTPConnection) -> Desk:
     desk = request.app.state.desk
     assert isinstance(desk, Desk), "the application has a desk"
     return desk
-
-
-def viewer_of(request: HTTPConnection) -> str:
-    """Who asks."""
-    return owner_of(request.scope)
