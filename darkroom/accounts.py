@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from darkroom.allowances import HIGHEST, LOWEST, SCOPES, Allowance, with_word
 from darkroom.credentials import Credentials, CredentialsError, read, write
 from darkroom.settings import ENV_PREFIX, Settings
 
@@ -30,15 +31,55 @@ File = Annotated[
     ),
 ]
 Name = Annotated[str, typer.Argument(help="The name.")]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", help=f"What is allowed: {', '.join(SCOPES)}. May be repeated; everything if left out."),
+]
+Pace = Annotated[str | None, typer.Option("--rate", help="Most requests for work: 60/min, 1/s, 1000/h.")]
+AtOnce = Annotated[str | None, typer.Option("--jobs", help="Most jobs that wait or are at work.")]
+Work = Annotated[str | None, typer.Option("--work", help="Most megapixels times steps in any hour.")]
+Priority = Annotated[
+    str | None, typer.Option("--priority", help=f"Highest priority that may be asked for, {LOWEST} to {HIGHEST}.")
+]
 
 
 @users.command("add")
-def add_user(name: Name, file: File = None) -> None:
-    """Add a user, or change a user's password. It is asked for, or read from standard input."""
+def add_user(
+    name: Name,
+    scope: Scopes = None,
+    rate: Pace = None,
+    jobs: AtOnce = None,
+    work: Work = None,
+    priority: Priority = None,
+    file: File = None,
+) -> None:
+    """Add a user, or change a user's password. It is asked for, or read from standard input. A user who is there keeps
+    what no option changes.
+    """
     path = _find(file)
     with _one_line():
-        write(path, _read(path).with_user(name, _ask_password(name)))
+        known = _read(path)
+        allowance = _changed(known.user_allowance(name), scope, rate, jobs, work, priority)
+        write(path, known.with_user(name, _ask_password(name), allowance))
     typer.echo(f"{path}: {name} can log in")
+
+
+@users.command("change")
+def change_user(
+    name: Name,
+    scope: Scopes = None,
+    rate: Pace = None,
+    jobs: AtOnce = None,
+    work: Work = None,
+    priority: Priority = None,
+    file: File = None,
+) -> None:
+    """Change what a user may do; `any` lifts a limit. A running server notices at once."""
+    path = _find(file)
+    with _one_line():
+        known = read(path)
+        allowance = _changed(known.user_allowance(name), scope, rate, jobs, work, priority)
+        write(path, known.with_user_allowance(name, allowance))
 
 
 @users.command("remove")
@@ -53,19 +94,45 @@ def remove_user(name: Name, file: File = None) -> None:
 def list_users(file: File = None) -> None:
     """Names of the users."""
     with _one_line():
-        names = read(_find(file)).users
-    for name in names:
-        typer.echo(name)
+        known = read(_find(file))
+    for name in known.users:
+        typer.echo(f"{name} {known.user_allowance(name)}".rstrip())
 
 
 @keys.command("add")
-def add_key(name: Name, file: File = None) -> None:
+def add_key(
+    name: Name,
+    scope: Scopes = None,
+    rate: Pace = None,
+    jobs: AtOnce = None,
+    work: Work = None,
+    priority: Priority = None,
+    file: File = None,
+) -> None:
     """Make a key and print it, which happens this once. Programs send it as `Authorization: Bearer KEY`."""
     path = _find(file)
     with _one_line():
-        changed, key = _read(path).with_key(name)
+        changed, key = _read(path).with_key(name, _changed(Allowance(), scope, rate, jobs, work, priority))
         write(path, changed)
     typer.echo(key)
+
+
+@keys.command("change")
+def change_key(
+    name: Name,
+    scope: Scopes = None,
+    rate: Pace = None,
+    jobs: AtOnce = None,
+    work: Work = None,
+    priority: Priority = None,
+    file: File = None,
+) -> None:
+    """Change what a key may do; `any` lifts a limit. A running server notices at once."""
+    path = _find(file)
+    with _one_line():
+        known = read(path)
+        allowance = _changed(known.key_allowance(name), scope, rate, jobs, work, priority)
+        write(path, known.with_key_allowance(name, allowance))
 
 
 @keys.command("remove")
@@ -80,9 +147,9 @@ def remove_key(name: Name, file: File = None) -> None:
 def list_keys(file: File = None) -> None:
     """Names of the keys."""
     with _one_line():
-        names = read(_find(file)).keys
-    for name in names:
-        typer.echo(name)
+        known = read(_find(file))
+    for name in known.keys:
+        typer.echo(f"{name} {known.key_allowance(name)}".rstrip())
 
 
 def check_access(settings: Settings) -> None:
@@ -145,6 +212,25 @@ def _one_line() -> Iterator[None]:
         raise typer.BadParameter(str(error)) from None
     except OSError as error:
         raise typer.BadParameter(f"{error.filename}: {error.strerror}") from None
+
+
+def _changed(
+    allowance: Allowance,
+    scope: list[str] | None,
+    rate: str | None,
+    jobs: str | None,
+    work: str | None,
+    priority: str | None,
+) -> Allowance:
+    """An allowance with what was given on the command line. Raises BadParameter."""
+    scopes = "+".join(scope) if scope else None
+    given = {"scope": scopes, "rate": rate, "jobs": jobs, "work": work, "priority": priority}
+    try:
+        for name, value in given.items():
+            allowance = allowance if value is None else with_word(allowance, name, value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return allowance
 
 
 def _find(file: Path | None) -> Path:

@@ -5,6 +5,7 @@ import logging
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,15 +15,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from darkroom import __version__, accounts, job_commands, model_commands
 from darkroom.accounts import check_access, exposures
+from darkroom.audit_command import audit
+from darkroom.bench.command import bench
 from darkroom.errors import DarkroomError
 from darkroom.options.store import Options
 from darkroom.setting_flags import takes_settings
 from darkroom.settings import Settings
+from darkroom.sharing import Share, with_login
 
 if TYPE_CHECKING:
     from darkroom.api.convert import Prepared
     from darkroom.engine.client import Engine, Event
     from darkroom.jobs.spec import CheckpointInfo
+    from darkroom.tracing import Tracer
 
 app = typer.Typer(
     name="darkroom",
@@ -35,6 +40,8 @@ app.add_typer(accounts.users, name="user")
 app.add_typer(accounts.keys, name="key")
 app.add_typer(model_commands.models, name="models")
 app.add_typer(job_commands.jobs, name="jobs")
+app.command()(bench)
+app.command()(audit)
 console = Console(stderr=True)
 log = logging.getLogger(__name__)
 
@@ -73,30 +80,41 @@ def serve(*, settings: Settings) -> None:
     from fastapi import FastAPI
 
     from darkroom.api.app import create_app
-    from darkroom.api.server import Server
+    from darkroom.api.server import Server, impatient
+    from darkroom.api.traces import UNTRACED
     from darkroom.engine.local import LocalEngine
+    from darkroom.engine.watching import UNWATCHED
     from darkroom.extensions import load
+    from darkroom.ui.mount import mount
 
+    say, warn = partial(_tell, settings), partial(_tell, settings, warning=True)
+    settings = with_login(settings, say)
     check_access(settings)
+    share = Share(settings=settings, tell=say, warn=warn)
+    tracer = _tracer(settings)
     served: list[FastAPI] = []
 
     def create() -> FastAPI:
         extensions = load(settings.extensions_left_out, enabled=settings.extensions)
-        engine = LocalEngine(settings)
+        engine = LocalEngine(settings, tracer or UNWATCHED)
         options = _options(settings, engine.checkpoints())
         if not options.snapshot().list_hidden_files:
             engine.refresh(hidden=False)
-        application = create_app(settings, engine, options, extensions)
+        application = create_app(settings, engine, options, extensions, tracer or UNTRACED)
+        if settings.ui:
+            mount(application, settings)
         served.append(application)
         return application
 
     def tell() -> None:
         for application in served:
             application.state.desk.stopping.begin(_DRAIN_S)
+        share.close()
 
     config = uvicorn.Config(
         create,
         factory=True,
+        http=impatient(settings.slow_reader_s),
         host=settings.bind_host,
         port=settings.port,
         root_path=settings.root_path,
@@ -110,9 +128,10 @@ def serve(*, settings: Settings) -> None:
     scheme = "https" if settings.tls_certfile else "http"
     with _bind(settings.bind_host, settings.port) as bound:
         host, port = bound.getsockname()[:2]
-        _tell(settings, f"Darkroom listens on {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+        say(f"Darkroom listens on {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         for note in exposures(settings):
-            _tell(settings, note, warning=True)
+            warn(note)
+        share.open(port)
         Server(config, tell).run(sockets=[bound])
 
 
@@ -121,7 +140,18 @@ def _tell(settings: Settings, text: str, *, warning: bool = False) -> None:
     if settings.log_format == "json":
         log.log(logging.WARNING if warning else logging.INFO, text)
     else:
-        console.print(f"[yellow]{text}[/]" if warning else text, highlight=False)
+        console.print(text, style="yellow" if warning else None, highlight=False, markup=False, soft_wrap=True)
+
+
+def _tracer(settings: Settings) -> "Tracer | None":
+    """Who makes traces where they are wanted. Raises BadParameter where the packages for it are missing."""
+    if not settings.traces_wanted:
+        return None
+    try:
+        from darkroom.tracing import open_tracer
+    except ImportError:
+        raise typer.BadParameter("traces need OpenTelemetry: pip install 'darkroom[opentelemetry]'") from None
+    return open_tracer(settings.otlp_endpoint)
 
 
 def _options(settings: Settings, checkpoints: "Sequence[CheckpointInfo]") -> Options:

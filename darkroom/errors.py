@@ -12,8 +12,10 @@ allowed
 ├── Frozen                          403  frozen            an option that the operator lets nobody change
 ├── Unauthorized                    401  unauthorized
 ├── Forbidden                       403  forbidden         a web page that may not use this server
+│   └── MissingScope                403  missing_scope     a user or a key that may not do that
 ├── ComeAgain                       429  busy              not now: `Retry-After` says after how many seconds
 │   ├── Busy                        429  busy              the queue is full
+│   ├── OverLimit                   429  over_limit        a user or a key has done as much as is allowed for now
 │   └── TooManyAttempts             429  too_many_attempts too many wrong passwords from one address
 ├── BadModelFile                    500  bad_model_file    a file in the models folder that cannot be used
 │   ├── MissingPart                 404  not_installed     a network that belongs to it lies nowhere
@@ -118,6 +120,12 @@ class Forbidden(DarkroomError):
     code = "forbidden"
 
 
+class MissingScope(Forbidden):
+    """A user or a key that may do other things."""
+
+    code = "missing_scope"
+
+
 class ComeAgain(DarkroomError):
     """Not now; the same request may succeed after `retry_after_s` seconds."""
 
@@ -131,6 +139,12 @@ class ComeAgain(DarkroomError):
 
 class Busy(ComeAgain):
     """The queue is full."""
+
+
+class OverLimit(ComeAgain):
+    """A user or a key has done as much as is allowed for now."""
+
+    code = "over_limit"
 
 
 class TooManyAttempts(ComeAgain):

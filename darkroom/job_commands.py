@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 jobs = typer.Typer(help="Jobs of a running server: ask, follow, fetch, stop.", no_args_is_help=True)
 console = Console(stderr=True)
 
+HERE = "http://127.0.0.1:7860"
+Url = Annotated[str, typer.Option(envvar="DARKROOM_URL", help="The server.")]
+Key = Annotated[str | None, typer.Option(envvar="DARKROOM_KEY", help="An API key.")]
+User = Annotated[str | None, typer.Option(envvar="DARKROOM_USER", help="user:password.")]
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 
 
@@ -38,9 +42,9 @@ class Where:
 @jobs.callback()
 def where(
     context: typer.Context,
-    url: Annotated[str, typer.Option(envvar="DARKROOM_URL", help="The server.")] = "http://127.0.0.1:7860",
-    key: Annotated[str | None, typer.Option(envvar="DARKROOM_KEY", help="An API key.")] = None,
-    user: Annotated[str | None, typer.Option(envvar="DARKROOM_USER", help="user:password.")] = None,
+    url: Url = HERE,
+    key: Key = None,
+    user: User = None,
 ) -> None:
     """Remember which server is asked."""
     context.obj = Where(url=url, key=key, user=user)
@@ -70,6 +74,7 @@ def submit(
         Path | None, typer.Argument(help="The request as a JSON file; standard input if left out.")
     ] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key again gets the same job.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Where it stands among those that wait.")] = None,
 ) -> None:
     """Ask for work and print the job's id."""
     text = request.read_text(encoding="utf-8") if request else sys.stdin.read()
@@ -80,7 +85,7 @@ def submit(
     if not isinstance(fields, dict):
         raise typer.BadParameter("the request is no JSON object")
     with _asking(context) as client:
-        typer.echo(client.submit(kind, idempotency_key=idempotency_key, **fields).id)
+        typer.echo(client.submit(kind, idempotency_key=idempotency_key, priority=priority, **fields).id)
 
 
 @jobs.command("show")
@@ -131,14 +136,18 @@ def interrupt(context: typer.Context, job_id: JobId) -> None:
         typer.echo(client.interrupt(job_id).state)
 
 
+def _asking(context: typer.Context) -> AbstractContextManager["Client"]:
+    asked: Where = context.obj
+    return asking(asked)
+
+
 @contextmanager
-def _asking(context: typer.Context) -> Iterator["Client"]:
+def asking(asked: Where) -> Iterator["Client"]:
     """A client of the server; what it refuses, and that it is not there, is said in one line."""
     import httpx
 
     from darkroom.client import Client, Refused
 
-    asked: Where = context.obj
     name, _, password = (asked.user or "").partition(":")
     try:
         with Client(asked.url, key=asked.key, auth=(name, password) if asked.user else None) as client:

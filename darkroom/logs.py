@@ -15,6 +15,7 @@ LogFormat = Literal["text", "json"]
 
 _TEXT = "%(levelname)s:     %(message)s"
 _job_id: Final[ContextVar[str]] = ContextVar("darkroom_job_id", default="")
+_trace_id: Final[ContextVar[str]] = ContextVar("darkroom_trace_id", default="")
 
 
 @contextmanager
@@ -32,17 +33,33 @@ def job_in_hand() -> str:
     return _job_id.get()
 
 
+@contextmanager
+def traced(trace_id: str) -> Iterator[None]:
+    """What is logged inside belongs to a trace."""
+    token = _trace_id.set(trace_id)
+    try:
+        yield
+    finally:
+        _trace_id.reset(token)
+
+
+def trace_in_hand() -> str:
+    """The trace that goes on here; empty if there is none."""
+    return _trace_id.get()
+
+
 def set_up(level: str, log_format: LogFormat) -> None:
     """Have everything logged to standard error. Called once, by the command line."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every part of its own that it sets up
+    for chatty in ("alembic", "httpx"):  # they tell of every part that is set up, and of every request that is sent
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: `time` (UTC), `level`, `logger`, `message`; `job_id`, `engine_job_id`, `error` where there are
-    any; of a request that was served `client`, `method`, `path` and `status`.
+    """One object a line: `time` (UTC), `level`, `logger`, `message`; `job_id`, `engine_job_id`, `trace_id`, `error`
+    where there are any; of a request that was served `client`, `method`, `path` and `status`.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -59,6 +76,9 @@ class JsonLines(logging.Formatter):
         engine_job_id = getattr(record, "engine_job_id", "")
         if engine_job_id:
             told["engine_job_id"] = engine_job_id
+        trace_id = getattr(record, "trace_id", "") or _trace_id.get()
+        if trace_id:
+            told["trace_id"] = trace_id
         if record.name == "uvicorn.access" and isinstance(record.args, tuple) and len(record.args) == 5:
             client, method, path, _, status = record.args
             told |= {"client": client, "method": method, "path": path, "status": status}

@@ -16,7 +16,7 @@ from darkroom.setting_flags import takes_settings
 from darkroom.settings import Settings
 
 if TYPE_CHECKING:
-    from darkroom.api.merging import Merge
+    from darkroom.api.merge_request import Merge
     from darkroom.engine.catalogue import Catalogue
     from darkroom.jobs.merging import MergeOrder, Stage
     from darkroom.jobs.spec import CheckpointInfo
@@ -108,7 +108,7 @@ def merge_models(  # noqa: PLR0913  every field of a merge is a flag
 
 def _wire(**fields: object) -> "Merge":
     """What the same flags are as a request. Raises BadParameter."""
-    from darkroom.api.merging import Merge
+    from darkroom.api.merge_request import Merge
 
     try:
         return Merge.model_validate(fields)

@@ -22,6 +22,10 @@ _SERVER_ONLY = frozenset(
         "api_auth",
         "api_auth_file",
         "api_auth_hashed",
+        "gradio_auth",
+        "gradio_auth_path",
+        "login_valid_s",
+        "admins",
         "insecure_no_auth",
         "allowed_hosts",
         "strict",
@@ -31,12 +35,16 @@ _SERVER_ONLY = frozenset(
         "freeze_settings",
         "freeze_settings_in_sections",
         "freeze_specific_settings",
+        "ui",
+        "share",
         "extensions",
         "without_extensions",
         "max_queue",
         "max_body_bytes",
         "max_image_pixels",
         "open_metrics",
+        "otlp_endpoint",
+        "slow_reader_s",
         "webhook_private",
         "webhook_key",
         "webhook_tries",
@@ -44,6 +52,9 @@ _SERVER_ONLY = frozenset(
     }
 )
 """Settings that mean nothing to a command that serves nobody."""
+
+_OTHER_FLAGS = {"ui": (" /--nowebui",)}
+"""A1111's flags for what has another name here, as typer writes them."""
 
 _SECTION = "Settings (also in the environment and in darkroom.toml)"
 
@@ -72,8 +83,9 @@ def _flag(name: str) -> inspect.Parameter:
     note = f"{field.description} [{ENV_PREFIX}{name.upper()}]" + (f" [default: {default}]" if default != "" else "")
     dashed = name.replace("_", "-")
     flag = f"--{dashed}/--no-{dashed}" if field.annotation is bool else f"--{dashed}"
+    flags = [flag, *_OTHER_FLAGS.get(name, ())]
     kind = field.annotation if field.annotation in {bool, int, float} else str
-    option = typer.Option(flag, help=note, show_default=False, rich_help_panel=_SECTION)
+    option = typer.Option(*flags, help=note, show_default=False, rich_help_panel=_SECTION)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )

@@ -4,6 +4,7 @@ Knows names, defaults, ranges and files. Knows nothing of HTTP, checkpoints or w
 change while the server runs are the options.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -95,6 +96,14 @@ class Settings(BaseSettings):
     api_auth_hashed: SecretStr = Field(
         SecretStr(""), description="Lines of such a file, separated by newlines or commas: for the environment."
     )
+    gradio_auth: SecretStr = Field(
+        SecretStr(""), description="More users, as A1111's web UI takes them: user:password[,user2:password2]."
+    )
+    gradio_auth_path: Path | None = Field(None, description="File of such users, separated by commas or lines.")
+    login_valid_s: float = Field(604_800.0, ge=60, description="How long a login in a browser counts, seconds.")
+    admins: str = Field(
+        "", description="Users and keys who see and stop everybody's work, beside those whose line in the file says so."
+    )
     insecure_no_auth: bool = Field(False, description="Serve other machines without asking for a password.")
     allowed_hosts: str = Field(
         "", description="DNS names of this server, with wildcards, separated by commas; needed without passwords."
@@ -108,6 +117,7 @@ class Settings(BaseSettings):
         "", description="Sections whose options nobody may change, by A1111's names, separated by commas."
     )
     freeze_specific_settings: str = Field("", description="Options that nobody may change, separated by commas.")
+    ui: bool = Field(True, description="Serve the web UI under /ui/; without it (A1111's --nowebui) only the API.")
     extensions: bool = Field(True, description="Load the extensions that are installed as Python packages.")
     without_extensions: str = Field("", description="Names of extensions that are left out, separated by commas.")
     cors_allow_origins: str = Field("", description="Web origins that may use the API, separated by commas; * is all.")
@@ -116,6 +126,9 @@ class Settings(BaseSettings):
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field("info", description="What is logged.")
     log_format: LogFormat = Field("text", description="How: lines for people, or a JSON object on each line.")
+    otlp_endpoint: str = Field(
+        "", description="Where traces are sent: a collector that speaks OTLP over HTTP, such as http://127.0.0.1:4318."
+    )
     open_metrics: bool = Field(False, description="Show /metrics without a password.")
     max_width: int = Field(2048, ge=64, description="Widest picture, pixels.")
     max_height: int = Field(2048, ge=64, description="Highest picture, pixels.")
@@ -137,6 +150,9 @@ class Settings(BaseSettings):
     history_days: float = Field(30.0, gt=0, description="Kept pictures older than this are removed.")
     history_gb: float = Field(
         10.0, gt=0, description="Above so many gigabytes of kept pictures the oldest are removed."
+    )
+    audit_days: float = Field(
+        365.0, ge=0, description="How long it is kept who asked for what, where users log in; 0 keeps nothing of it."
     )
     database_url: SecretStr = Field(
         SecretStr(""),
@@ -161,11 +177,19 @@ class Settings(BaseSettings):
     )
     unload_after_s: float = Field(0.0, ge=0, description="Free models that nobody used for so many seconds; 0 never.")
     max_queue: int = Field(256, ge=1, description="Most requests waiting; more are answered with 429.")
+    share: bool = Field(
+        False, description="Open a public link to this server through Gradio's tunnel, which asks for a login."
+    )
+    slow_reader_s: float = Field(
+        60.0, ge=1, description="Seconds after which a client is let go that takes nothing of its answer."
+    )
     max_body_bytes: int = Field(100_000_000, ge=1024, description="Largest request body, bytes.")
     max_image_pixels: int = Field(64_000_000, ge=4096, description="Largest picture that is taken in, pixels.")
 
     @field_validator(
         "api_auth",
+        "gradio_auth",
+        "admins",
         "cors_allow_origins",
         "allowed_hosts",
         "styles_file",
@@ -188,6 +212,13 @@ class Settings(BaseSettings):
     def _check_credentials(cls, value: SecretStr) -> SecretStr:
         parse_credentials(value.get_secret_value())
         return value
+
+    @model_validator(mode="after")
+    def _check_users_of_the_ui(self) -> Self:
+        given = bool(self.gradio_auth.get_secret_value()) or self.gradio_auth_path is not None
+        if given and not self._users_of_the_ui():
+            raise ValueError("gradio_auth and gradio_auth_path name no user")
+        return self
 
     @model_validator(mode="after")
     def _check_hashes(self) -> Self:
@@ -222,6 +253,12 @@ class Settings(BaseSettings):
             raise ValueError("tls_keyfile and tls_certfile are given together or not at all")
         return self
 
+    @model_validator(mode="after")
+    def _check_share(self) -> Self:
+        if self.share and self.tls_certfile is not None:
+            raise ValueError("share and tls_certfile exclude each other: the link is HTTPS already, its tunnel is not")
+        return self
+
     @property
     def bind_host(self) -> str:
         """The address to bind. A1111: a host that is named wins over `listen`."""
@@ -239,14 +276,45 @@ class Settings(BaseSettings):
         return bool(self.credentials or self.api_auth_hashed.get_secret_value()) or self.api_auth_file is not None
 
     @property
+    def traces_wanted(self) -> bool:
+        """Whether traces are sent somewhere: `otlp_endpoint` says so, or OpenTelemetry's own variables."""
+        told = os.environ.get
+        if told("OTEL_SDK_DISABLED", "").lower() == "true" or told("OTEL_TRACES_EXPORTER") == "none":
+            return False
+        address = told("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or told("OTEL_EXPORTER_OTLP_ENDPOINT")
+        return bool(self.otlp_endpoint or address)
+
+    @property
     def host_names(self) -> list[str]:
         """The names of this server, in small letters, with wildcards."""
         return [name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip()]
 
     @property
+    def admin_names(self) -> frozenset[str]:
+        """The names of administrators."""
+        return frozenset(name.strip() for name in self.admins.split(",") if name.strip())
+
+    @property
     def credentials(self) -> dict[str, str]:
         """Password by user name; empty when no password is asked for."""
-        return parse_credentials(self.api_auth.get_secret_value())
+        return {**self._users_of_the_ui(), **parse_credentials(self.api_auth.get_secret_value())}
+
+    def _users_of_the_ui(self) -> dict[str, str]:
+        """Users in A1111's other way of writing them: blanks do not count, and a password may hold colons."""
+        path = self.gradio_auth_path
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path else []
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a text"
+            raise ValueError(f"gradio_auth_path {path}: {reason}") from None
+        entries = ",".join([self.gradio_auth.get_secret_value(), *lines]).split(",")
+        found: dict[str, str] = {}
+        for place, entry in enumerate((one.strip() for one in entries if one.strip()), start=1):
+            user, _, password = entry.partition(":")
+            if not user or not password:
+                raise ValueError(f"entry {place} of gradio_auth must be user:password")
+            found[user] = password
+        return found
 
     @property
     def hashed_credentials(self) -> Credentials:

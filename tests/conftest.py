@@ -7,7 +7,7 @@ import pytest
 from tests.recordings import RECORDED, RECORDED_LARGE, NoRoomError, models_folder
 
 TESTS = Path(__file__).parent
-RINGS = {"unit": "unit", "tiny": "tiny", "mini": "tiny", "gpu": "gpu", "e2e": "e2e"}
+RINGS = {"unit": "unit", "tiny": "tiny", "mini": "tiny", "gpu": "gpu", "e2e": "e2e", "browser": "e2e"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

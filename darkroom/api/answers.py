@@ -1,8 +1,11 @@
 """The shapes of refusals: A1111's bodies, with a stable code added. Knows no route."""
 
+import errno
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -10,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from darkroom.errors import BadImage, BadRequest, BodyTooLarge, ComeAgain, DarkroomError, Frozen, UnknownName
+from darkroom.history.files import FilesUnavailable
 from darkroom.scripts.registry import ScriptRefused
 
 log = logging.getLogger(__name__)
@@ -27,6 +31,15 @@ _WORDING: dict[str, tuple[str, str]] = {
 
 
 _CODES = {404: "not_found", 405: "method_not_allowed", BodyTooLarge.http_status: BodyTooLarge.code}
+
+
+_STORAGE: Final = frozenset(
+    {
+        errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
+        errno.EIO, errno.ENAMETOOLONG,
+    }
+)  # fmt: skip
+"""What is wrong with a disk or a folder, and not with the program."""
 
 
 class InitImageError(DarkroomError):
@@ -87,6 +100,14 @@ def install(app: FastAPI, other: Callable[[Request, HTTPException], JSONResponse
         if error.http_status >= 500:
             log.error("%s: %s", error.code, error)
         return answer_error(error)
+
+    @app.exception_handler(OSError)
+    async def on_os_error(_: Request, error: OSError) -> JSONResponse:
+        if error.errno not in _STORAGE:
+            raise error
+        log.error("a file cannot be written or read: %s", error)
+        named = f"{Path(os.fsdecode(error.filename)).name}: " if isinstance(error.filename, str | bytes) else ""
+        return answer_error(FilesUnavailable(f"{named}{error.strerror}"))
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from anyio import to_thread
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
@@ -11,6 +12,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from darkroom import __version__, extensions
 from darkroom.api import (
     answers,
+    audit,
     cards,
     diagnosis,
     extras,
@@ -25,11 +27,14 @@ from darkroom.api import (
     metrics,
     networks,
     options,
+    options_table,
     png_info,
     process,
     progress,
+    prompt_tools,
     residency,
     scripts,
+    shelf,
     simple,
     styles,
     tasks,
@@ -45,30 +50,38 @@ from darkroom.api.jobs.desk import Desk
 from darkroom.api.jobs.dispatch import Dispatcher
 from darkroom.api.jobs.intake import Intake
 from darkroom.api.jobs.webhooks import Courier
+from darkroom.api.limits import Limits
 from darkroom.api.openai import errors as openai_errors
 from darkroom.api.openai import routes as openai
 from darkroom.api.origins import OriginCheck
+from darkroom.api.traces import UNTRACED, Traces
 from darkroom.engine.client import Engine
 from darkroom.options.store import Options
 from darkroom.settings import Settings
 
 _ROUTES = (
     generation, extras, png_info, interrogate, progress, tasks, options, lists, networks, styles, scripts, installation,
-    flags, residency, training, cards, diagnosis, simple, health, login, openai,
-    jobs, events, images,
-    merging, metrics,
+    prompt_tools, flags, residency, training, cards, diagnosis, simple, health, login, openai,
+    jobs, events, images, audit,
+    merging, metrics, options_table, shelf,
 )  # fmt: skip
 
 _EXPOSED = ("X-Job-Id", "X-Seed", "X-Darkroom-Ignored", "X-Darkroom-Warnings", "X-Process-Time", "Retry-After")
 
 
 def create_app(
-    settings: Settings, engine: Engine, options_store: Options, installed: Sequence[extensions.Installed] = ()
+    settings: Settings,
+    engine: Engine,
+    options_store: Options,
+    installed: Sequence[extensions.Installed] = (),
+    traces: Traces = UNTRACED,
 ) -> FastAPI:
-    """An ASGI application over an engine, which it closes when it shuts down. `installed` are loaded already."""
+    """An ASGI application over an engine, which it closes when it shuts down, and the traces with it. `installed` are
+    loaded already.
+    """
     loaded = [one.extension for one in installed if one.extension]
 
-    desk = Desk(settings)
+    desk = Desk(settings, traces=traces)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -81,6 +94,7 @@ def create_app(
         await courier.stop()
         engine.close()
         desk.close()
+        await to_thread.run_sync(traces.close)
 
     app = FastAPIOffline(  # its pages under /docs load nothing from elsewhere
         title="Darkroom",
@@ -98,6 +112,7 @@ def create_app(
     )
     app.state.gate = Gate(settings)
     app.state.desk = desk
+    app.state.limits = Limits(desk)
     app.state.metrics = metrics.Metrics(app.state.context, desk)
     answers.install(app, openai_errors.answer_http_error)
     for module in _ROUTES:
@@ -111,7 +126,7 @@ def create_app(
 
 def _add_layers(app: FastAPI, settings: Settings) -> None:
     """Innermost first: whatever a layer answers passes through those added after it."""
-    app.add_middleware(Intake, desk=app.state.desk)
+    app.add_middleware(Intake, desk=app.state.desk, limits=app.state.limits)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.is_guarded:
         app.add_middleware(Guard, gate=app.state.gate)
@@ -120,6 +135,7 @@ def _add_layers(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(OriginCheck, settings=settings)
     app.add_middleware(Boundary, stopping=app.state.desk.stopping)
     app.add_middleware(metrics.Meter, metrics=app.state.metrics)
+    app.add_middleware(app.state.desk.traces.layer)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
     app.add_middleware(
         CORSMiddleware,

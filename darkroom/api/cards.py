@@ -1,5 +1,6 @@
 """`/sd_extra_networks/*`: preview pictures of models that lie beside their files. Cards are made by no page here."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +62,7 @@ def single_card(page: Page = "", tabname: Tab = "", name: Item = "") -> dict[str
 
 def find_picture(filename: str, settings: Settings) -> Path:
     """The file, if it is a picture inside a folder of models, links resolved. Raises CardFileError."""
-    roots = [root.resolve() for root in (settings.models_dir, *settings.checkpoint_folders)]
+    roots = [root.resolve() for root in _folders(settings)]
     try:
         path = Path(filename).resolve()
         allowed = path.suffix.lower() in _PICTURES and any(path.is_relative_to(root) for root in roots)
@@ -70,3 +71,15 @@ def find_picture(filename: str, settings: Settings) -> Path:
     except (OSError, ValueError):  # too long, or with a null byte
         pass
     raise CardFileError("File not found")
+
+
+def _folders(settings: Settings) -> Iterator[Path]:
+    """Where models lie."""
+    yield settings.models_dir
+    yield from settings.checkpoint_folders
+    yield from settings.adapter_folders
+    yield from settings.vae_folders
+    yield from settings.embedding_folders
+    yield from settings.hypernetwork_folders
+    yield from settings.upscaler_folders.values()
+    yield from settings.restorer_folders.values()

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Annotated
 
 from anyio import CapacityLimiter
@@ -11,8 +12,8 @@ from fastapi import Depends, Request
 from darkroom.api.chores import Chores
 from darkroom.api.live import LivePictures
 from darkroom.api.openai.pictures import KeptPictures
-from darkroom.api.owners import EVERYBODY, may_see, owner_of
-from darkroom.engine.client import Engine, JobStatus
+from darkroom.api.owners import EVERYBODY, may_see, owner_of, priority_of
+from darkroom.engine.client import Engine, JobStatus, Standing
 from darkroom.extensions import Installed
 from darkroom.options.store import Options
 from darkroom.scripts.registry import Registry
@@ -70,9 +71,12 @@ class Belongings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One application's settings, options and engine, seen by `viewer`. `owners` says whose the engine's jobs are."""
+    """One application's settings, options and engine, seen by `viewer`, whose work has a `priority`. `owners` says
+    whose the engine's jobs are.
+    """
 
     viewer: str = EVERYBODY
+    priority: int = 0
     owners: OrderedDict[str, str] = field(default_factory=OrderedDict)
     belongings: dict[str, Belongings] = field(default_factory=dict)
 
@@ -88,6 +92,7 @@ class Context:
     chores: Chores = field(default_factory=Chores)
     workers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WORKERS))
     waiters: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WAITERS))
+    style_files: Lock = field(default_factory=Lock)
     fetches: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(FETCHES))
 
     def seen_by(self, viewer: str) -> "Context":
@@ -96,6 +101,11 @@ class Context:
             return self
         own = self.belongings.setdefault(viewer, Belongings(chores=Chores(self.chores.locks)))
         return replace(self, viewer=viewer, controls=own.controls, series=own.series, chores=own.chores)
+
+    @property
+    def standing(self) -> Standing:
+        """For whom the engine works."""
+        return Standing(party=self.viewer, priority=self.priority)
 
     def own(self, job_id: str, owner: str) -> None:
         """Remember whose a job of the engine is."""
@@ -127,7 +137,8 @@ def get_context(request: Request) -> Context:
     """The context of the application that serves a request, as whoever asks sees it."""
     context = request.app.state.context
     assert isinstance(context, Context)
-    return context.seen_by(owner_of(request.scope))
+    seen, priority = context.seen_by(owner_of(request.scope)), priority_of(request.scope)
+    return replace(seen, priority=priority) if priority else seen
 
 
 Shared = Annotated[Context, Depends(get_context)]

@@ -126,7 +126,9 @@ async def _work_on(
     made: list[tuple[str, str]] = []
     series = Series(task_id="", began=time.time(), planned=len(sources))
     context.series.append(series)
-    bench = Workbench(context.engine, seen=series.job_ids, note=partial(note_engine_job, request))
+    bench = Workbench(
+        context.engine, seen=series.job_ids, note=partial(note_engine_job, request), standing=context.standing
+    )
     options = options_of(request, context)
     work = _Work(wire=wire, settings=context.settings, options=options, bench=bench, unable=unable)
     try:

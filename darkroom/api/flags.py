@@ -232,6 +232,7 @@ def _network(settings: Settings) -> dict[str, object]:
         "freeze_settings_in_sections": settings.freeze_settings_in_sections or None,
         "freeze_specific_settings": settings.freeze_specific_settings or None,
         "disable_all_extensions": not settings.extensions,
+        "nowebui": not settings.ui,
         "loglevel": settings.log_level.upper(),
     }
 

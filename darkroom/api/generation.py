@@ -79,7 +79,7 @@ async def _generate(wire: Generation, request: Request, context: Context) -> Res
 async def _prepare(wire: Generation, request: Request, context: Context, options: OptionValues) -> Prepared:
     """The job of a request. Where its start picture may have to be enlarged, the engine is waited for."""
     engine = context.engine
-    bench = Workbench(engine, task_id=wire.task_id, note=partial(note_engine_job, request))
+    bench = Workbench(engine, task_id=wire.task_id, note=partial(note_engine_job, request), standing=context.standing)
     waits = isinstance(wire, Img2Img) and (options.upscaler_for_img2img or wire.override_settings)
     limiter = context.waiters if waits else context.workers
     try:

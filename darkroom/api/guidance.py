@@ -35,6 +35,7 @@ def guidance_options(wire: Generation, values: OptionValues, checkpoint: Checkpo
         pad=values.pad_cond_uncond,
         pad_v0=values.pad_cond_uncond_v0,
         image_scale=scale,
+        deep_cache=values.deepcache_interval,
     )
 
 

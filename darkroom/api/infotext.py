@@ -11,9 +11,10 @@ from darkroom.api.models import Generation, Img2Img, Txt2Img
 from darkroom.errors import BadRequest, UnknownName
 from darkroom.jobs.infotext import Reading, read
 from darkroom.jobs.spec import CheckpointInfo
+from darkroom.options.entries import OPTIONS_BY_ENTRY
 from darkroom.options.values import OptionValues
 from darkroom.prompt.styles import load
-from darkroom.sampling.names import AUTOMATIC, SAMPLERS, find_scheduler, resolve
+from darkroom.sampling.names import names_of_text
 from darkroom.settings import Settings
 
 Entries = Mapping[str, object]
@@ -48,56 +49,6 @@ _TXT2IMG_FIELDS = {
     "Hires prompt": "hr_prompt",
     "Hires negative prompt": "hr_negative_prompt",
 }
-
-_OPTIONS = {
-    "Face restoration": "face_restoration",
-    "Model hash": "sd_model_checkpoint",
-    "Emphasis": "emphasis",
-    "Clip skip": "CLIP_stop_at_last_layers",
-    "RNG": "randn_source",
-    "Tiling": "tiling",
-    "Hires refiner": "hires_fix_refiner_pass",
-    "VAE": "sd_vae",
-    "VAE Encoder": "sd_vae_encode_method",
-    "VAE Decoder": "sd_vae_decode_method",
-    "Conditional mask weight": "inpainting_mask_weight",
-    "Noise multiplier": "initial_noise_multiplier",
-    "Extra noise": "img2img_extra_noise",
-    "NGMS": "s_min_uncond",
-    "NGMS all steps": "s_min_uncond_all",
-    "FP8 weight": "fp8_storage",
-    "Token merging ratio": "token_merging_ratio",
-    "Token merging ratio hr": "token_merging_ratio_hr",
-    "Pad conds": "pad_cond_uncond",
-    "Pad conds v0": "pad_cond_uncond_v0",
-    "Old prompt editing timelines": "use_old_scheduling",
-    "Downcast alphas_cumprod": "use_downcasted_alpha_bar",
-    "Refiner switch by sampling steps": "refiner_switch_by_sample_steps",
-    "Eta DDIM": "eta_ddim",
-    "Eta": "eta_ancestral",
-    "Sigma churn": "s_churn",
-    "Sigma tmin": "s_tmin",
-    "Sigma tmax": "s_tmax",
-    "Sigma noise": "s_noise",
-    "Schedule min sigma": "sigma_min",
-    "Schedule max sigma": "sigma_max",
-    "Schedule rho": "rho",
-    "ENSD": "eta_noise_seed_delta",
-    "Discard penultimate sigma": "always_discard_next_to_last_sigma",
-    "SGM noise multiplier": "sgm_noise_multiplier",
-    "UniPC variant": "uni_pc_variant",
-    "UniPC skip type": "uni_pc_skip_type",
-    "UniPC order": "uni_pc_order",
-    "UniPC lower order final": "uni_pc_lower_order_final",
-    "Noise Schedule": "sd_noise_schedule",
-    "Skip Early CFG": "skip_early_cond",
-    "Beta scheduler alpha": "beta_dist_alpha",
-    "Beta scheduler beta": "beta_dist_beta",
-    # The original looks for the two above and writes these: a text of its own does not come back.
-    "Beta schedule alpha": "beta_dist_alpha",
-    "Beta schedule beta": "beta_dist_beta",
-}
-"""Entry of a generation text, and the option that it stands for."""
 
 _SOFT_INPAINTING = "Soft inpainting"
 _SOFT_ENTRIES = (
@@ -162,7 +113,7 @@ def _validated(wire: Wire, fields: Mapping[str, Any]) -> Wire:
 
 def _fields(wire: Generation, entries: Entries) -> dict[str, Any]:
     """Request fields by name, as the text has them."""
-    sampler, scheduler = _names(entries.get("Sampler"), entries.get("Schedule type"))
+    sampler, scheduler = names_of_text(entries.get("Sampler"), entries.get("Schedule type"))
     fields: dict[str, Any] = {"sampler_name": sampler, "scheduler": scheduler}
     fields.update((field, entries[entry]) for entry, field in _SHARED_FIELDS.items() if entry in entries)
     if isinstance(wire, Txt2Img):
@@ -173,23 +124,14 @@ def _fields(wire: Generation, entries: Entries) -> dict[str, Any]:
     return fields
 
 
-def _names(sampler: object, schedule: object) -> tuple[str, str]:
-    """Names of a sampler and a schedule. A1111: no sampler is the first of the list; its own schedule is Automatic."""
-    found = resolve(str(sampler or SAMPLERS[0].name))
-    scheduler = find_scheduler(str(schedule)) if schedule else None
-    if found.scheduler != AUTOMATIC or scheduler is None or scheduler.name == found.sampler.scheduler:
-        return found.sampler.name, found.scheduler
-    return found.sampler.name, scheduler.label
-
-
 def _second_pass(entries: Entries) -> Iterator[tuple[str, str]]:
     """The second pass's sampler and schedule where they are not the first one's."""
     sampler, schedule = entries.get("Hires sampler"), entries.get("Hires schedule type")
     other_sampler, other_schedule = sampler != "Use same sampler", schedule != "Use same scheduler"
     if other_sampler:
-        yield "hr_sampler_name", _names(sampler, None)[0]
+        yield "hr_sampler_name", names_of_text(sampler, None)[0]
     if other_schedule:
-        yield "hr_scheduler", _names(sampler if other_sampler else entries.get("Sampler"), schedule)[1]
+        yield "hr_scheduler", names_of_text(sampler if other_sampler else entries.get("Sampler"), schedule)[1]
 
 
 def _refiner(entries: Entries, checkpoints: Sequence[CheckpointInfo]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -204,7 +146,7 @@ def _refiner(entries: Entries, checkpoints: Sequence[CheckpointInfo]) -> tuple[d
 
 def _overrides(entries: Entries, values: OptionValues) -> Iterator[tuple[str, object]]:
     """The options that the text wants otherwise than they are."""
-    for entry, option in _OPTIONS.items():
+    for entry, option in OPTIONS_BY_ENTRY.items():
         if entry not in entries or (option == "sd_model_checkpoint" and values.disable_weights_auto_swap):
             continue
         wanted = _with(values, entry, option, entries[entry])[option]

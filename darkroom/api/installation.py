@@ -12,6 +12,7 @@ from fastapi import APIRouter
 
 from darkroom.api.context import Shared
 from darkroom.engine.client import DeviceMemory
+from darkroom.extensions import PREFIX, Installed
 
 router = APIRouter(prefix="/sdapi/v1", tags=["lists"])
 
@@ -43,7 +44,9 @@ def get_realesrgan_models() -> list[dict[str, str | int]]:
 
 @router.get("/extensions", operation_id="get_extensions_list_sdapi_v1_extensions_get")
 def get_extensions(context: Shared) -> list[dict[str, Any]]:
-    """The extensions that are installed, and whether they are loaded. They are Python packages, not git clones."""
+    """The extensions that are installed, whether they are loaded, and what they add. They are Python packages, not git
+    clones.
+    """
     return [
         {
             "name": one.name,
@@ -53,9 +56,18 @@ def get_extensions(context: Shared) -> list[dict[str, Any]]:
             "version": one.version,
             "commit_date": "0",
             "enabled": one.extension is not None,
+            "scripts": [script.title for script in one.extension.scripts] if one.extension else [],
+            "routes": _routes(one),
         }
         for one in context.extensions
     ]
+
+
+def _routes(one: Installed) -> list[str]:
+    """The paths that an extension adds."""
+    routers = one.extension.routers if one.extension else ()
+    paths = (getattr(route, "path", "") for router in routers for route in router.routes)
+    return list(dict.fromkeys(f"{PREFIX}{one.name}{path}" for path in paths))
 
 
 @router.get("/memory", operation_id="get_memory_sdapi_v1_memory_get")

@@ -5,18 +5,15 @@ merge shows up in both routes of progress, and an interrupt or a closed connecti
 import json
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
 
 from darkroom.api.checkpoints import entry, find_checkpoint
 from darkroom.api.context import Context, Shared
 from darkroom.api.jobs.attempt import admit, note_chore
-from darkroom.api.models import Wire
+from darkroom.api.merge_request import KEPT, LEAST, MOST, NO_VAE, Merge
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, while_connected
-from darkroom.coerce import Bool, Float, Object, Text, read_float
 from darkroom.errors import BadRequest, LimitExceeded, UnknownName
 from darkroom.jobs.merging import CONFIG_SOURCES, METHODS, MergeOrder, Notes, NumberFormat, Stage, parents_needed
 from darkroom.jobs.networks import VaeInfo
@@ -26,54 +23,9 @@ T = TypeVar("T", bound=str)
 
 router = APIRouter(prefix="/models", tags=["models"])
 
-NO_VAE = "None"
-KEPT = "keep"
 _FORMATS: dict[str, NumberFormat | None] = {KEPT: None, "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
-LEAST, MOST = -2.0, 2.0
 MAX_BLOCKS = 100
 MAX_METADATA = 1_000_000
-
-
-def _numbers(value: object) -> list[float]:
-    """Numbers from a list, or from a text with commas between them."""
-    items = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(items, list):
-        raise PydanticCustomError("type_error.list", "value is not a valid list")
-    return [read_float(item) for item in items]
-
-
-class Merge(Wire):
-    """A merge of checkpoints. Unlike in A1111's requests, unknown fields are refused: a slip would cost a file."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"a": "dreamer", "b": "painter", "multiplier": 0.3}]}
-    )
-
-    a: Text = Field(description="The checkpoint whose weights are changed: a name of /sdapi/v1/sd-models.")
-    b: Text = Field("", description="The second one; every method but No interpolation needs it.")
-    c: Text = Field("", description="The third one, for Add difference.")
-    method: Text = Field(
-        "Weighted sum", description="Weighted sum, (1-m)A + mB; Add difference, A + m(B-C); No interpolation, A alone."
-    )
-    multiplier: Float = Field(0.3, description="m, from -2 to 2.")
-    block_weights: Annotated[list[float], BeforeValidator(_numbers)] = Field(
-        [],
-        description="m of the UNet's blocks IN00 to OUT11, 25 numbers, for XL 19; one more is for the rest, first.",
-    )
-    dtype: Text = Field(KEPT, description="Number format of the result's weights: keep, fp32, fp16 or bf16.")
-    vae: Text = Field(NO_VAE, description="A name of /sdapi/v1/sd-vae to bake in, or None.")
-    discard: Text = Field("", description="Regular expression; weights in whose names it is found are left out.")
-    name: Text = Field("", description="File name without its ending; empty makes one of the parents' names.")
-    overwrite: Bool = Field(False, description="Replace a file that has the name already.")
-    config_source: Text = Field(
-        CONFIG_SOURCES[0],
-        description="Whose YAML goes beside the result: A, B or C (the first that has one), B, C, Don't.",
-    )
-    save_metadata: Bool = Field(True, description="Write texts into the file's header.")
-    add_recipe: Bool = Field(True, description="Among them what was merged, as A1111 writes it.")
-    copy_metadata: Bool = Field(True, description="Among them those of A, B and C.")
-    metadata: Object = Field({}, description="Further texts.")
-    task_id: Text = Field("", description="The client's own name for the merge, for /internal/progress.")
 
 
 @router.post("/merge", operation_id="merge_models_merge_post", response_model=None)

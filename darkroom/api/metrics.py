@@ -3,10 +3,13 @@
 Each application counts for itself. What the engine and the book of jobs know is asked when somebody looks.
 """
 
+import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from types import MappingProxyType
+from typing import Final
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
@@ -45,6 +48,11 @@ _FAMILIES: Mapping[str, str] = MappingProxyType(
 _HTTP_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500)
 
 
+_CODE: Final = re.compile(r"[a-z_]{1,64}")
+_MOST_CODES: Final = 100
+_LONGEST_REFUSAL: Final = 65_536
+
+
 class Metrics:
     """One application's numbers."""
 
@@ -55,6 +63,8 @@ class Metrics:
             "darkroom_http_seconds", "From a request's coming to the beginning of its answer.", ["family"],
             buckets=_HTTP_SECONDS, registry=self._registry,
         )  # fmt: skip
+        self._errors = Counter("darkroom_errors", "Refusals and failures.", ["family", "code"], registry=self._registry)
+        self._codes: set[str] = set()
         self._calls = Counter(
             "darkroom_webhook_calls",
             "Calls by how they stand afterwards: delivered, waiting for the next try, given_up.",
@@ -69,6 +79,14 @@ class Metrics:
         """A request was answered."""
         self._answers.labels(family, str(status)).inc()
         self._seconds.labels(family).observe(seconds)
+
+    def count_error(self, family: str, code: str) -> None:
+        """A request was refused, or failed. Codes are few; an extension's might not be."""
+        if code in self._codes or len(self._codes) < _MOST_CODES:
+            self._codes.add(code)
+        else:
+            code = "other"
+        self._errors.labels(family, code).inc()
 
     def count_call(self, outcome: CallState) -> None:
         """A webhook was called."""
@@ -94,12 +112,31 @@ class Meter:
         began = time.perf_counter()
         family = _FAMILIES.get(route_of(scope).strip("/").partition("/")[0], "other")
 
+        status = 0
+
         async def send_counted(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                self._metrics.count_answer(family, message["status"], time.perf_counter() - began)
+                status = message["status"]
+                self._metrics.count_answer(family, status, time.perf_counter() - began)
+            elif status >= 400:
+                self._metrics.count_error(family, _code(status, message.get("body", b"")))
+                status = 0  # the rest of it says no more
             await send(message)
 
         await self._app(scope, receive, send_counted)
+
+
+def _code(status: int, body: bytes) -> str:
+    """The stable code of a refusal's body, wherever that has it; else its status."""
+    try:
+        told = json.loads(body) if len(body) < _LONGEST_REFUSAL else None
+    except ValueError:
+        told = None
+    outer = told if isinstance(told, dict) else {}
+    inner = outer.get("error")  # OpenAI's shape
+    code = outer.get("code") or (inner.get("code") if isinstance(inner, dict) else None)
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else str(status)
 
 
 class OpenMetrics:

@@ -5,11 +5,12 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
-from fastapi import Request
+from fastapi import Request, WebSocket
 
 from darkroom.api.context import Context
 from darkroom.api.convert import Prepared
-from darkroom.api.jobs.attempt import admit, note_engine_job
+from darkroom.api.jobs.attempt import admit, note_engine_job, note_pictures
+from darkroom.api.limits import charge
 from darkroom.engine.client import Event, result
 from darkroom.errors import NotStrict
 from darkroom.settings import Settings
@@ -27,14 +28,19 @@ class ClientGoneError(Exception):
 
 
 async def run_job(request: Request, context: Context, prepared: Prepared) -> Event:
-    """The job's last event; a cancelled one has no pictures. Raises ClientGoneError, Busy, what the job failed with."""
+    """The job's last event; a cancelled one has no pictures. Raises ClientGoneError, Busy, OverLimit, what the job
+    failed with.
+    """
+    await charge(request, prepared.spec)
     admit(request, prepared.served, seeds=chosen_seeds(prepared), model=prepared.checkpoint.title)
     was_idle = not context.running()
     job_id = submit(context, prepared)
     note_engine_job(request, job_id)
     if was_idle:
         context.controls.begin()
-    return await while_connected(request, finish_job(context, job_id))
+    event = await while_connected(request, finish_job(context, job_id))
+    note_pictures(request, event)
+    return event
 
 
 def chosen_seeds(prepared: Prepared) -> dict[str, int]:
@@ -45,7 +51,7 @@ def chosen_seeds(prepared: Prepared) -> dict[str, int]:
 def submit(context: Context, prepared: Prepared) -> str:
     """Hand a job to the engine and give its id; the log hears what has no effect in it. Raises Busy, NotStrict."""
     insist(context.settings, (*prepared.ignored, *prepared.warnings))
-    job_id = context.engine.submit(prepared.spec)
+    job_id = context.engine.submit(prepared.spec, context.standing)
     for kind, notes in (("ignored", prepared.ignored), ("replaced", prepared.warnings)):
         if notes:
             log.warning("job %s: %s: %s", job_id, kind, printable(notes))
@@ -68,7 +74,7 @@ async def finish_job(context: Context, job_id: str) -> Event:
         raise
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def while_connected(request: Request | WebSocket, work: Coroutine[Any, Any, T]) -> T:
     """What `work` gives, as long as there is a client to give it to. Raises ClientGoneError, and what `work` raises."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
@@ -110,6 +116,6 @@ def printable(notes: Sequence[str]) -> str:
     return text if len(text) <= _HEADER_BYTES else text[: _HEADER_BYTES - 3] + "..."
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _disconnected(request: Request | WebSocket) -> None:
+    while (await request.receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
         pass

@@ -23,7 +23,15 @@ from darkroom.api.context import Context, Series
 from darkroom.api.convert import Prepared, to_spec
 from darkroom.api.descriptions import describe as describe_picture
 from darkroom.api.flow import check_inversion
-from darkroom.api.jobs.attempt import admit, drawn_seeds, is_repeatable, note_engine_job, options_of
+from darkroom.api.jobs.attempt import (
+    admit,
+    drawn_seeds,
+    is_repeatable,
+    note_engine_job,
+    note_pictures,
+    options_of,
+)
+from darkroom.api.limits import charge
 from darkroom.api.models import Generation
 from darkroom.api.results import describe, encode_shot, finish, info, parameters, with_notes
 from darkroom.api.running import finish_job, submit, while_connected
@@ -91,7 +99,9 @@ async def run_script(request: Request, context: Context, wire: Generation, chose
     """Run a script to its end. Raises ClientGoneError, and whatever its requests are refused with."""
     options = options_of(request, context)
     plain = wire.model_copy(update={"script_name": None, "script_args": []})
-    bench = Workbench(context.engine, task_id=wire.task_id, note=partial(note_engine_job, request))
+    bench = Workbench(
+        context.engine, task_id=wire.task_id, note=partial(note_engine_job, request), standing=context.standing
+    )
     plan = chosen.script.plan(plain, chosen.arguments, _setting(context, chosen, options, bench))
     if not context.running():
         context.controls.begin()
@@ -176,6 +186,7 @@ async def _answer(run: _Run, asks: Sequence[Ask]) -> list[Outcome]:
     prepared = [await to_thread.run_sync(_prepare, run, ask, limiter=limiter) for ask in asks]
     together = max(run.context.settings.max_batch_size // max(run.wire.batch_size or 1, 1), 1)
     room = asyncio.Semaphore(together)
+    await charge(run.request, *(job.spec for job in prepared if job))
     if any(prepared):
         model = next(job.checkpoint.title for job in prepared if job)
         admit(run.request, run.options, seeds=run.seeds, model=model)
@@ -276,6 +287,7 @@ async def _run_job(run: _Run, ask: Ask, prepared: Prepared | None) -> _Done | No
     finally:
         run.series.job_ids.discard(job_id)
         run.series.finished += _batches(prepared)
+    note_pictures(run.request, event)
     if event.status.state in {"interrupted", "cancelled"}:
         _stop(run)
     return await to_thread.run_sync(_finish, prepared, event, limiter=context.workers)

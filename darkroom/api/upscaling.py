@@ -15,7 +15,7 @@ from PIL import Image
 
 from darkroom.api.answers import UnknownUpscaler
 from darkroom.api.models import Generation
-from darkroom.engine.client import Engine, Event, result
+from darkroom.engine.client import ANYBODY, Engine, Event, Standing, result
 from darkroom.errors import BadRequest, DarkroomError, NotInstalled
 from darkroom.images.upscale import BUILT_IN, NONE, RESAMPLERS, Enlarge
 from darkroom.jobs.latent_modes import LATENT_MODES
@@ -151,9 +151,11 @@ class Workbench:
         task_id: str = "",
         seen: set[str] | None = None,
         note: Callable[[str], None] = lambda _: None,
+        standing: Standing = ANYBODY,
     ) -> None:
-        """`seen` holds the ids of the jobs in work; `note` is told of every job."""
+        """`seen` holds the ids of the jobs in work; `note` is told of every job; `standing` says for whom it works."""
         self._engine = engine
+        self._standing = standing
         self._task_id = task_id
         self._note = note
         self._job_ids = set[str]() if seen is None else seen
@@ -187,7 +189,7 @@ class Workbench:
         with self._lock:
             if self._dropped:
                 raise Dropped
-            job_id = self._engine.submit(spec)
+            job_id = self._engine.submit(spec, self._standing)
             self._job_ids.add(job_id)
         self._note(job_id)
         event: Event = from_thread.run(result, self._engine, job_id)

@@ -12,7 +12,7 @@ Needs httpx: `pip install 'darkroom[client]'`.
 
 from darkroom.client.asynchronous import AsyncClient
 from darkroom.client.conversation import Refused
-from darkroom.client.models import Happening, Image, Job, JobError, Page
+from darkroom.client.models import Entry, Happening, Image, Job, JobError, Page
 from darkroom.client.synchronous import Client
 
-__all__ = ["AsyncClient", "Client", "Happening", "Image", "Job", "JobError", "Page", "Refused"]
+__all__ = ["AsyncClient", "Client", "Entry", "Happening", "Image", "Job", "JobError", "Page", "Refused"]

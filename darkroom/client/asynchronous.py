@@ -10,7 +10,7 @@ import httpx
 
 from darkroom.client import conversation
 from darkroom.client.conversation import Ask, Question, Reader
-from darkroom.client.models import FINAL, Happening, Image, Job, Page
+from darkroom.client.models import FINAL, Entry, Happening, Image, Job, Page
 
 T = TypeVar("T")
 
@@ -51,9 +51,16 @@ class AsyncClient:
         """Let go of the connections."""
         await self._http.aclose()
 
-    async def submit(self, kind: str = "txt2img", *, idempotency_key: str | None = None, **fields: Any) -> Job:
+    async def submit(
+        self,
+        kind: str = "txt2img",
+        *,
+        idempotency_key: str | None = None,
+        priority: int | None = None,
+        **fields: Any,
+    ) -> Job:
         """Have the server promise a job; `fields` are the request's, as its route knows them. Raises Refused."""
-        return await self._carry(conversation.submit(kind, fields, idempotency_key))
+        return await self._carry(conversation.submit(kind, fields, idempotency_key, priority))
 
     async def job(self, job_id: str) -> Job:
         """Where a job stands. Raises Refused."""
@@ -65,6 +72,10 @@ class AsyncClient:
         """Jobs, the last submitted first."""
         params = {"state": state, "kind": kind, "before": before, "limit": limit}
         return await self._carry(conversation.jobs(params))
+
+    async def audit(self, **wanted: Any) -> Page[Entry]:
+        """Who asked for what, the newest first: by owner, kind, since, until; in parts by before and limit."""
+        return await self._carry(conversation.audit(wanted))
 
     async def images(self, **wanted: Any) -> Page[Image]:
         """Pictures, the newest first: by text, model, seed, tag, job, since, until; in parts by before and limit."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from darkroom.client.models import Happening, Image, Job, Page
+from darkroom.client.models import Entry, Happening, Image, Job, Page
 
 T = TypeVar("T")
 
@@ -62,11 +62,13 @@ class Refused(Exception):
         self.detail = detail
 
 
-def submit(kind: str, fields: Mapping[str, Any], key: str | None) -> Question[Job]:
+def submit(kind: str, fields: Mapping[str, Any], key: str | None, priority: int | None = None) -> Question[Job]:
     """Have a server promise a job."""
     if kind not in ROUTES:
         raise ValueError(f"kind: {kind!r} is not known; known: {', '.join(ROUTES)}")
     headers = {"Prefer": "respond-async", **({"Idempotency-Key": key} if key else {})}
+    if priority is not None:
+        headers["X-Darkroom-Priority"] = str(priority)
     answer = yield Ask(method="POST", path=ROUTES[kind], json=fields, headers=headers)
     return Job.model_validate(_checked(answer).json())
 
@@ -80,6 +82,12 @@ def jobs(params: Mapping[str, Any]) -> Question[Page[Job]]:
     """A part of the list of jobs."""
     found = _checked((yield Ask(method="GET", path="/jobs", params=_given(params)))).json()
     return Page[Job](items=tuple(map(Job.model_validate, found["jobs"])), next=found["next"])
+
+
+def audit(params: Mapping[str, Any]) -> Question[Page[Entry]]:
+    """A part of the list of who asked for what."""
+    found = _checked((yield Ask(method="GET", path="/audit", params=_given(params)))).json()
+    return Page[Entry](items=tuple(map(Entry.model_validate, found["entries"])), next=found["next"])
 
 
 def images(params: Mapping[str, Any]) -> Question[Page[Image]]:

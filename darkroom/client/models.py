@@ -46,6 +46,26 @@ class Image(Value):
     created_at: float
 
 
+class Entry(Value):
+    """Who asked for what and when. `work` is in megapixels times steps; the job and its pictures may be gone."""
+
+    id: str
+    owner: str
+    at: float
+    kind: str
+    state: str
+    ended_at: float | None
+    model: str | None
+    prompt: str
+    seed: int | None
+    width: int | None
+    height: int | None
+    steps: int | None
+    images: int | None
+    work: float | None
+    priority: int
+
+
 class Webhook(Value):
     """Somebody who is told of a job, and whether that has worked: `waiting`, `delivered`, `given_up` or `unwanted`."""
 
@@ -82,6 +102,7 @@ class Job(Value):
     error: JobError | None
     images: tuple[Image, ...]
     webhooks: tuple[Webhook, ...] = ()
+    version: str = ""
 
     @property
     def ended(self) -> bool:

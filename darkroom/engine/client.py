@@ -46,6 +46,19 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """For whom a job is done: jobs of different parties take turns, whoever brings more of them; nobody is told apart
+    under the empty name. Among jobs that wait, those of a higher priority go first, within bounds (`turns`).
+    """
+
+    party: str = ""
+    priority: int = 0
+
+
+ANYBODY = Standing()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """One picture of a job: its place in the job (`0 .. batch_size * n_iter - 1`), its pixels, and the entries of its
     generation text that turned out while it was made, with values as JSON has them. `asides` are pictures made on the
@@ -135,9 +148,9 @@ class EngineStats:
 class Engine(Protocol):
     """Hosts jobs. Every method may be called from any thread or event loop and returns at once, unless it is async."""
 
-    def submit(self, spec: Spec) -> str:
-        """Accept a job and give its id. Raises Busy when the queue is full, UnknownName for a checkpoint that is
-        gone.
+    def submit(self, spec: Spec, standing: Standing = ANYBODY) -> str:
+        """Accept a job and give its id. Raises Busy when the queue is full, or as full as one party may make it;
+        UnknownName for a checkpoint that is gone.
         """
 
     def events(self, job_id: str) -> AsyncIterator[Event]:
@@ -203,6 +216,9 @@ class Engine(Protocol):
         self, width: int | None, texts: Sequence[str], emphasis: Emphasis, comma_backtrack: int
     ) -> Sequence[EmbeddingInfo]:
         """The embeddings of a width (None: of any) that stand in texts encoded together, in order, each once."""
+
+    def count_tokens(self, width: int | None, text: str, emphasis: Emphasis, comma_backtrack: int) -> int:
+        """How many of CLIP's places a text takes, with embeddings of a width; full chunks count as 75."""
 
     async def merge(self, order: MergeOrder, report: Report, stop: Flag) -> CheckpointInfo:
         """Make a new checkpoint, beside the jobs. `report` is called from another thread; `stop` ends it early.

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from threading import Lock
 
-from darkroom.engine.client import FINAL, Event, Finished, JobStatus, State
+from darkroom.engine.client import ANYBODY, FINAL, Event, Finished, JobStatus, Standing, State
 from darkroom.engine.lane import Lane
 from darkroom.errors import DarkroomError
 from darkroom.jobs.retouching import Spec
@@ -20,14 +20,22 @@ class Job:
     """One submitted request. `lanes` are the pictures of the iteration that is running.
 
     The device thread publishes events; other threads read `status`, which is replaced whole, and subscribe. `request`
-    is what the log calls whom the job is for; `ended_with` is told how the job ended.
+    and `trace` are what the log calls whom the job is for; `ended_with` is told how the job ended.
     """
 
     def __init__(
-        self, job_id: str, spec: Spec, *, request: str = "", ended_with: Callable[[JobStatus], None] = lambda _: None
+        self,
+        job_id: str,
+        spec: Spec,
+        *,
+        standing: Standing = ANYBODY,
+        request: str = "",
+        trace: str = "",
+        ended_with: Callable[[JobStatus], None] = lambda _: None,
     ) -> None:
         self.spec = spec
-        self.noted = {"job_id": request or job_id, "engine_job_id": job_id}
+        self.standing = standing
+        self.noted = {"job_id": request or job_id, "engine_job_id": job_id, "trace_id": trace}
         self._ended_with = ended_with
         self.status = JobStatus(job_id=job_id, spec=spec, state="queued", submitted_at=time.time())
         self.lanes: list[Lane] = []

@@ -131,8 +131,8 @@ def batch_key(op: Question) -> Hashable:
     """Questions with equal keys can be answered by one forward pass."""
     match op:
         case Denoise(model=model, rows=rows):
-            texts = {row.cond.shape for row in rows}
-            return "denoise", _without_vae(model), tuple(rows[0].x.shape), tuple(sorted(texts))
+            texts, depths = {row.cond.shape for row in rows}, {row.is_shallow for row in rows}
+            return "denoise", _without_vae(model), tuple(rows[0].x.shape), tuple(sorted(texts)), tuple(sorted(depths))
         case Decode(model=model, latent=latent):
             return "decode", _vae_alone(model), tuple(latent.shape)
         case EncodeImage(model=model, picture=picture, scaled=scaled):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from darkroom.engine.allocator import keep_freed_memory
 from darkroom.engine.catalogue import Catalogue
-from darkroom.engine.client import DeviceMemory, EngineStats, Event, JobStatus, Preview
+from darkroom.engine.client import ANYBODY, DeviceMemory, EngineStats, Event, JobStatus, Preview, Standing
 from darkroom.engine.job import Job
 from darkroom.engine.tally import Tally
+from darkroom.engine.watching import UNWATCHED, Watcher
 from darkroom.errors import BadModelFile, Busy, DarkroomError, UnknownName
 from darkroom.jobs.describing import Description, InTags, InWords
 from darkroom.jobs.merging import MergeOrder, Report
@@ -33,8 +35,9 @@ from darkroom.jobs.networks import (
 )
 from darkroom.jobs.retouching import Spec
 from darkroom.jobs.spec import CheckpointInfo, Emphasis, JobSpec, Picture
-from darkroom.logs import job_in_hand
+from darkroom.logs import job_in_hand, trace_in_hand
 from darkroom.settings import Settings
+from darkroom.turns import has_place
 
 if TYPE_CHECKING:
     from darkroom.engine.describing import Describing
@@ -55,12 +58,13 @@ class LocalEngine:
     warm.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, watcher: Watcher = UNWATCHED) -> None:
         self._settings = settings
         self._catalogue = Catalogue(settings)
         self._jobs: dict[str, Job] = {}
         self._merges: set[Flag] = set()
         self._tally = Tally()
+        self._watcher = watcher
         self._lock = Lock()
         self._ready = self._stopped = False
         self._loop: Future[Loop] = Future()
@@ -70,18 +74,24 @@ class LocalEngine:
 
     # The Engine protocol.
 
-    def submit(self, spec: Spec) -> str:
+    def submit(self, spec: Spec, standing: Standing = ANYBODY) -> str:
         if isinstance(spec, JobSpec):
             for checkpoint in _checkpoints(spec):
                 self._catalogue.get(checkpoint)
-        job = Job(secrets.token_hex(8), spec, request=job_in_hand(), ended_with=self._tally.count_job)
+        job = Job(
+            secrets.token_hex(8),
+            spec,
+            standing=standing,
+            request=job_in_hand(),
+            trace=trace_in_hand(),
+            ended_with=self._note_end,
+        )
         with self._lock:
             if self._stopped:
                 raise DarkroomError(STOPPED)
-            queued = sum(job.status.state == "queued" for job in self._jobs.values())
-            if queued >= self._settings.max_queue:
-                raise Busy(f"{queued} jobs are waiting already; at most {self._settings.max_queue} may")
+            self._check_room(standing.party)
             self._jobs[job.job_id] = job
+            self._watcher.submitted(job.job_id)
             self._forget_old()
         pickled = [self._catalogue.find_pickled(key) for key in _checkpoints(spec)] if isinstance(spec, JobSpec) else []
         if any(pickled):
@@ -90,6 +100,19 @@ class LocalEngine:
         else:
             self._post(lambda loop: loop.add(job))
         return job.job_id
+
+    def _check_room(self, party: str) -> None:
+        """Raises Busy where as many wait as may, or as may of one party."""
+        room = self._settings.max_queue
+        queued = Counter(job.standing.party for job in self._jobs.values() if job.status.state == "queued")
+        if queued.total() >= room:
+            raise Busy(f"{queued.total()} jobs are waiting already; at most {room} may")
+        if not has_place(party, queued, room):
+            raise Busy(f"{queued[party]} of your jobs are waiting already; the rest of the queue is for others")
+
+    def _note_end(self, status: JobStatus) -> None:
+        self._tally.count_job(status)
+        self._watcher.ended(status)
 
     def _copy_first(self, job: Job, pickled: Sequence[Path | None]) -> None:
         """Have a job wait for safetensors copies of its checkpoints, and nobody else for them."""
@@ -208,6 +231,9 @@ class LocalEngine:
     ) -> Sequence[EmbeddingInfo]:
         return self._catalogue.small.find_embeddings(width, texts, emphasis, comma_backtrack)
 
+    def count_tokens(self, width: int | None, text: str, emphasis: Emphasis, comma_backtrack: int) -> int:
+        return self._catalogue.small.count_tokens(width, text, emphasis, comma_backtrack)
+
     def ready(self) -> bool:
         return self._ready
 
@@ -243,6 +269,7 @@ class LocalEngine:
             max_rows=settings.max_rows,
             exact=settings.exact,
             tally=self._tally,
+            watcher=self._watcher,
         )
         loop.post(self._warm_up)
         self._loop.set_result(loop)

@@ -5,7 +5,7 @@ Knows no networks: a Runner answers. All state here belongs to the one thread th
 
 import logging
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import count
@@ -17,7 +17,10 @@ from darkroom.engine.costs import BatchCosts
 from darkroom.engine.job import Job
 from darkroom.engine.lane import Lane, batch_key, row_count
 from darkroom.engine.policy import Changes, Waiting, linger_s, pick
+from darkroom.engine.sharing import Share, Shares
 from darkroom.engine.tally import Tally
+from darkroom.engine.waitlist import Waitlist
+from darkroom.engine.watching import UNWATCHED, Watcher
 from darkroom.errors import DarkroomError, JobFailed, OutOfDeviceMemory
 from darkroom.jobs.ops import Answer, Program, Question
 from darkroom.jobs.retouching import Spec
@@ -58,7 +61,7 @@ class Runner(Protocol):
 
 
 class Loop:
-    """Holds the jobs of one device. `max_lanes` pictures are in work at once; further jobs wait in order of arrival.
+    """Holds the jobs of one device. `max_lanes` pictures are in work at once; further jobs wait for their turn.
 
     With `exact`, every question is answered alone, so that a picture never depends on its company. `clock` tells
     seconds.
@@ -73,20 +76,23 @@ class Loop:
         exact: bool,
         clock: Callable[[], float] = time.perf_counter,
         tally: Tally | None = None,
+        watcher: Watcher = UNWATCHED,
     ) -> None:
         self._runner = runner
         self._max_lanes = max_lanes
         self._exact = exact
         self._costs = BatchCosts(max_rows)
         self._mail: SimpleQueue[Message] = SimpleQueue()
-        self._queue: deque[Job] = deque()
+        self._queue = Waitlist()
         self._held: list[Job] = []
         self._running: list[Job] = []
         self._arrivals = count()
         self._virtual_s = 0.0
         self._changes = Changes()
+        self._shares = Shares()
         self._clock = clock
         self._tally = tally or Tally()
+        self._watcher = watcher
         self._idle_since_s = self._tidy_at_s = clock()
         self._open = True
 
@@ -121,7 +127,7 @@ class Loop:
 
     def add(self, job: Job) -> None:
         """Queue a job."""
-        self._queue.append(job)
+        self._queue.add(job, self._clock())
 
     def hold(self, job: Job) -> None:
         """Keep a job that cannot begin yet, because of something that is done elsewhere."""
@@ -176,14 +182,19 @@ class Loop:
             self._tidy_at_s = self._clock() + TIDY_EVERY_S
 
     def _admit(self) -> None:
-        while self._queue and self._has_room(self._queue[0].spec.batch_size):
-            job = self._queue.popleft()
+        while self._queue:
+            job = self._queue.next(self._taken(), self._max_lanes, self._clock())
+            if job is None:
+                return
             self._running.append(job)
             self._start_iteration(job, 0)
 
-    def _has_room(self, lanes: int) -> bool:
-        used = sum(len(job.lanes) for job in self._running)
-        return used == 0 or used + lanes <= self._max_lanes
+    def _taken(self) -> Counter[str]:
+        """How many lanes each party has."""
+        taken = Counter[str]()
+        for job in self._running:
+            taken[job.standing.party] += len(job.lanes)
+        return taken
 
     def _start_iteration(self, job: Job, iteration: int) -> None:
         size = job.spec.batch_size
@@ -203,31 +214,37 @@ class Loop:
         asking = {
             lane.arrival: (job, lane, lane.op) for job in self._running for lane in job.lanes if lane.op is not None
         }
-        waiting = self._waiting({place: (lane, op) for place, (_, lane, op) in asking.items()})
+        waiting = self._waiting(asking)
         pause_s = linger_s(waiting, self._changes.worked_since, self._clock() - self._idle_since_s)
         if pause_s > 0:
             self._wait(pause_s)
             return []
         chosen = pick(waiting, (lambda _: 0) if self._exact else self._costs.cap, self._changes.worked_since)
         if chosen:
-            self._virtual_s = max(self._virtual_s, chosen[0].served_s)
+            self._virtual_s = max(self._virtual_s, asking[chosen[0].lane][1].served_s)
         return [asking[one.lane] for one in chosen]
 
-    def _waiting(self, asking: Mapping[int, tuple[Lane, Question]]) -> list[Waiting]:
+    def _waiting(self, asking: Mapping[int, tuple[Job, Lane, Question]]) -> list[Waiting]:
         """The lanes' questions as the policy sees them. What is of one kind needs the same weights."""
-        keys = {place: batch_key(op) for place, (_, op) in asking.items()}
-        kinds = {keys[place]: op for place, (_, op) in asking.items()}
+        keys = {place: batch_key(op) for place, (_, _, op) in asking.items()}
+        kinds = {keys[place]: op for place, (_, _, op) in asking.items()}
+        levels = self._shares.levels(
+            {
+                place: Share(party=job.standing.party, served_s=lane.served_s, arrival=place)
+                for place, (job, lane, _) in asking.items()
+            }
+        )
         change_s = {key: self._runner.change_s(op) for key, op in kinds.items()}
         return [
             Waiting(
                 lane=place,
                 key=keys[place],
                 rows=row_count(op),
-                served_s=lane.served_s,
+                served_s=levels[place],
                 arrival=place,
                 change_s=change_s[keys[place]],
             )
-            for place, (lane, op) in asking.items()
+            for place, (_, _, op) in asking.items()
         ]
 
     def _work(self, batch: list[tuple[Job, Lane, Question]]) -> None:
@@ -247,12 +264,22 @@ class Loop:
         seconds = self._idle_since_s - began
         self._changes.work(seconds)
         self._costs.observe(batch_key(ops[0]), rows, seconds)
-        self._tally.count_batch(type(ops[0]).__name__, rows, seconds)
+        self._count(batch, rows, seconds)
         for (job, lane, op), answer in zip(batch, answers, strict=True):
-            lane.served_s += seconds * row_count(op) / rows
+            share_s = seconds * row_count(op) / rows
+            lane.served_s += share_s
+            self._shares.serve(job.standing.party, share_s)
             self._guard(job, lambda lane=lane, answer=answer: lane.answer(answer))  # type: ignore[misc]
         for job in dict.fromkeys(job for job, _, _ in batch):
             self._settle(job)
+
+    def _count(self, batch: list[tuple[Job, Lane, Question]], rows: int, seconds: float) -> None:
+        kind = type(batch[0][2]).__name__
+        self._tally.count_batch(kind, rows, seconds)
+        shares = Counter[str]()
+        for job, _, op in batch:
+            shares[job.job_id] += row_count(op)
+        self._watcher.worked(kind, shares, seconds)
 
     def _prepare(self, op: Question) -> None:
         """Changes of weights are nobody's own cost: they are kept few instead."""

@@ -328,12 +328,14 @@ def _pixels(picture: Picture | Tensor, device: torch.device) -> Tensor:
 
 
 def estimate_x0(network: Network, rows: Sequence[Row]) -> list[Tensor]:
-    """x0 `[C, H/8, W/8]` float32 of every row. Rows whose texts differ in shape cannot be stacked and run apart."""
+    """x0 `[C, H/8, W/8]` float32 of every row. Rows whose texts differ in shape cannot be stacked and run apart, and so
+    do those that skip the inner layers.
+    """
     _check_latents(network, rows)
-    shapes = [row.cond.shape for row in rows]
+    kinds = [(row.cond.shape, row.is_shallow) for row in rows]
     found: dict[int, Tensor] = {}
-    for shape in dict.fromkeys(shapes):
-        places = [place for place, other in enumerate(shapes) if other == shape]
+    for kind in dict.fromkeys(kinds):
+        places = [place for place, other in enumerate(kinds) if other == kind]
         found.update(zip(places, _estimate_x0(network, [rows[place] for place in places]), strict=True))
     return [found[place] for place in range(len(rows))]
 
@@ -365,10 +367,27 @@ def _estimate_x0(network: Network, rows: Sequence[Row]) -> Tensor:
     c_in = torch.ones_like(sigma) if network.prediction == "flow" else (sigma * sigma + 1).rsqrt()
     images = [row.image for row in rows if row.image is not None]
     seen = torch.cat([x * c_in, torch.stack(images)], dim=1) if images else x * c_in
-    output = network.denoise(seen, timestep, context, torch.stack(vectors) if vectors else None)
+    output = _output(network, rows, seen, timestep, context, torch.stack(vectors) if vectors else None)
     if network.prediction == "v":
         return _x0_of_v(output, x * c_in, rows)
     return x - output * sigma
+
+
+def _output(
+    network: Network, rows: Sequence[Row], x: Tensor, timesteps: Tensor, context: Tensor, vectors: Tensor | None
+) -> Tensor:
+    """The network's answer, with what its inner layers found put where rows keep it, or taken from there."""
+    kept = [row.kept for row in rows if row.kept is not None]
+    if not kept:
+        return network.denoise(x, timesteps, context, vectors)
+    if rows[0].is_shallow:
+        features = torch.cat([one.features for one in kept if one.features is not None])
+        return network.denoise(x, timesteps, context, vectors, features=features)
+    output, found = network.denoise_and_keep(x, timesteps, context, vectors)
+    for place, row in enumerate(rows):
+        if row.kept is not None and found is not None:
+            row.kept.features = found[place : place + 1].contiguous(memory_format=torch.channels_last)
+    return output
 
 
 def _x0_of_v(v: Tensor, x: Tensor, rows: Sequence[Row]) -> Tensor:

@@ -27,7 +27,7 @@ from darkroom.nets.hashing import Hasher
 from darkroom.nets.shelves import SmallFile
 from darkroom.nets.tokenizer import ClipTokenizer
 from darkroom.prompt.attention import segments
-from darkroom.prompt.chunks import Concept, Vocabulary, chunk, glossary, used_concepts
+from darkroom.prompt.chunks import Chunk, Concept, Vocabulary, chunk, count_places, glossary, used_concepts
 from darkroom.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -143,13 +143,22 @@ class SmallNetworks:
         known = {info.name: info for info in self.embeddings() if width in (None, info.width)}
         if not known:
             return []
+        chunked = [self._chunked(text, list(known.values()), emphasis, comma_backtrack) for text in texts]
+        return [known[name] for name in used_concepts(chunked)]
+
+    def count_tokens(self, width: int | None, text: str, emphasis: Emphasis, comma_backtrack: int) -> int:
+        """How many places a text takes with embeddings of a width (None: of any); full chunks count as 75."""
+        known = [info for info in self.embeddings() if width in (None, info.width)]
+        return count_places(self._chunked(text, known, emphasis, comma_backtrack), Vocabulary())
+
+    def _chunked(
+        self, text: str, known: Sequence[EmbeddingInfo], emphasis: Emphasis, comma_backtrack: int
+    ) -> list[Chunk]:
         tokenize = self._tokenizer.tokenize
         concepts = glossary(
-            Concept(name=info.name, tokens=tuple(tokenize(info.name)), vectors=info.vectors) for info in known.values()
+            Concept(name=info.name, tokens=tuple(tokenize(info.name)), vectors=info.vectors) for info in known
         )
-        clip = Vocabulary()
-        chunked = [chunk(segments(text, emphasis), tokenize, clip, comma_backtrack, concepts) for text in texts]
-        return [known[name] for name in used_concepts(chunked)]
+        return chunk(segments(text, emphasis), tokenize, Vocabulary(), comma_backtrack, concepts)
 
     @cached_property
     def _tokenizer(self) -> ClipTokenizer:

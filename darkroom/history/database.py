@@ -72,7 +72,7 @@ class Database:
         except (JSONDecodeError, UnicodeDecodeError) as error:
             raise HistoryDamaged(f"the database of jobs is damaged: {_reason(error)}") from error
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            kind = HistoryDamaged if _is_damage(error) else HistoryUnavailable
+            kind = HistoryDamaged if is_damage(error) else HistoryUnavailable
             raise kind(f"the database of jobs: {_reason(error)}") from error
 
     @contextmanager
@@ -135,7 +135,7 @@ class Database:
             cursor.execute("VACUUM INTO ?", (str(part),))
             cursor.close()
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             log.error("what was in it is damaged, and is not taken over: %s", error)
             part.unlink(missing_ok=True)
@@ -233,7 +233,8 @@ def _reason(error: BaseException) -> str:
     return text.split(" with text ")[0]  # SQLite repeats what it found, which is not for everybody's eyes
 
 
-def _is_damage(error: Exception) -> bool:
+def is_damage(error: Exception) -> bool:
+    """Whether an error of the database says that something in it is not what was written there."""
     return any(sign in _reason(error) for sign in _DAMAGE)
 
 

@@ -1,15 +1,23 @@
 """The pictures that were made: searched, tagged, shown small, removed. Called from worker threads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+from pydantic import TypeAdapter
 from sqlalchemy import Select, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from darkroom.history.database import Database
-from darkroom.history.ledger import MOST_LISTED, Kept
+from darkroom.history.ledger import Kept
+from darkroom.history.rows import Page, checked, page, read_all, spared
 from darkroom.history.tables import Picture, Tag
+
+_COLUMNS: Final = tuple(name for name in Kept.__dataclass_fields__ if name != "tags")
+_KEPT: Final = TypeAdapter(Kept)
+
+_AT_ONCE: Final = 10_000
+"""Rows of a statement: databases bound how many values one may have."""
 
 MAX_TAGS = 32
 MAX_TAG_CHARS = 64
@@ -39,32 +47,25 @@ class Gallery:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def search(self, wanted: Search) -> list[Kept]:
-        """Pictures, the newest first."""
+    def search(self, wanted: Search) -> Page[Kept]:
+        """Pictures, the newest first; without those that cannot be read any more. Raises BadRequest."""
         with self._database.begin() as session:
             chosen = _narrowed(select(Picture), wanted)
-            mark = session.get(Picture, wanted.before) if wanted.before else None
-            if mark:
-                later = or_(
-                    Picture.created_at < mark.created_at,
-                    (Picture.created_at == mark.created_at) & (Picture.id < mark.id),
-                )
-                chosen = chosen.where(later)
-            chosen = chosen.order_by(Picture.created_at.desc(), Picture.id.desc())
-            found = session.scalars(chosen.limit(min(wanted.limit, MOST_LISTED))).all()
-            return _with_tags(session, found)
+            at = Picture.created_at
+            found = page(session, chosen, Picture, at, _kept, before=wanted.before, limit=wanted.limit)
+            return replace(found, rows=_with_tags(session, found.rows))
 
     def find(self, picture_id: str) -> Kept | None:
-        """A picture."""
+        """A picture. Raises HistoryDamaged."""
         with self._database.begin() as session:
             found = session.get(Picture, picture_id)
-            return _with_tags(session, [found])[0] if found else None
+            return _with_tags(session, [_kept(found)])[0] if found else None
 
     def of_job(self, job_id: str) -> list[Kept]:
-        """The pictures of a job, in order."""
+        """The pictures of a job, in order; without those that cannot be read any more."""
         with self._database.begin() as session:
-            chosen = select(Picture).where(Picture.job_id == job_id).order_by(Picture.place)
-            return _with_tags(session, session.scalars(chosen).all())
+            ids = session.scalars(select(Picture.id).where(Picture.job_id == job_id).order_by(Picture.place))
+            return _with_tags(session, list(read_all(session, Picture, ids, _kept).values()))
 
     def tag(self, picture_id: str, names: Sequence[str]) -> None:
         """Have a picture carry exactly these tags."""
@@ -84,24 +85,27 @@ class Gallery:
     def drop(self, *, older_than: float | None = None, beyond_bytes: int | None = None) -> list[str]:
         """Forget pictures that are too old, and the oldest ones of too many bytes; the keys of their files."""
         with self._database.begin() as session:
-            gone: list[Picture] = []
+            gone: dict[str, str] = {}
             if older_than is not None:
-                gone += session.scalars(select(Picture).where(Picture.created_at < older_than)).all()
+                old = select(Picture.id, Picture.key).where(Picture.created_at < older_than)
+                gone |= {row[0]: row[1] for row in session.execute(old)}
             if beyond_bytes is not None:
-                gone += _oldest_beyond(session, beyond_bytes)
-            keys = {picture.key: picture for picture in gone}
-            for picture in keys.values():
-                session.delete(picture)
-            return list(keys)
+                gone |= _oldest_beyond(session, beyond_bytes)
+            ids = list(gone)
+            for start in range(0, len(ids), _AT_ONCE):
+                session.execute(delete(Picture).where(Picture.id.in_(ids[start : start + _AT_ONCE])))
+            return list(gone.values())
 
 
-def _oldest_beyond(session: Session, limit: int) -> list[Picture]:
+def _oldest_beyond(session: Session, limit: int) -> dict[str, str]:
+    """The keys of the oldest pictures' files, by the pictures' ids."""
     excess = (session.scalar(select(func.sum(Picture.size))) or 0) - limit
-    chosen: list[Picture] = []
+    chosen: dict[str, str] = {}
     if excess > 0:
-        for picture in session.scalars(select(Picture).order_by(Picture.created_at, Picture.id)):
-            chosen.append(picture)
-            excess -= picture.size
+        oldest_first = select(Picture.id, Picture.key, Picture.size).order_by(Picture.created_at, Picture.id)
+        for picture_id, key, size in session.execute(oldest_first):
+            chosen[picture_id] = key
+            excess -= size
             if excess <= 0:
                 break
     return chosen
@@ -127,9 +131,19 @@ def _narrowed(chosen: Select[Picture], wanted: Search) -> Select[Picture]:
     return chosen.where(*conditions)
 
 
-def _with_tags(session: Session, found: Sequence[Picture]) -> list[Kept]:
-    tags: dict[str, list[str]] = {}
-    for tag in session.scalars(select(Tag).where(Tag.picture_id.in_([one.id for one in found])).order_by(Tag.name)):
-        tags.setdefault(tag.picture_id, []).append(tag.name)
-    names = [name for name in Kept.__dataclass_fields__ if name != "tags"]
-    return [Kept(**{name: getattr(one, name) for name in names}, tags=tuple(tags.get(one.id, ()))) for one in found]
+def _kept(found: Picture) -> Kept:
+    """A row as a value, without its tags. Raises HistoryDamaged."""
+    return checked(_KEPT, {name: getattr(found, name) for name in _COLUMNS})
+
+
+def _with_tags(session: Session, found: Sequence[Kept]) -> list[Kept]:
+    ids = [one.id for one in found]
+
+    def read() -> dict[str, list[str]]:
+        tags: dict[str, list[str]] = {}
+        for tag in session.scalars(select(Tag).where(Tag.picture_id.in_(ids)).order_by(Tag.name)):
+            tags.setdefault(tag.picture_id, []).append(tag.name)
+        return tags
+
+    tags = spared(read, "tags") or {}
+    return [replace(one, tags=tuple(tags.get(one.id, ()))) for one in found]

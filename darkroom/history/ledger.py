@@ -5,18 +5,25 @@
 Every method is one transaction: what it says has happened is on disk. Called from worker threads.
 """
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
-from sqlalchemy import CursorResult, Select, delete, exists, func, or_, select, update
+from pydantic import TypeAdapter
+from sqlalchemy import CursorResult, Select, delete, exists, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from darkroom.errors import OverLimit
+from darkroom.history.audit import Entry, end_entries, row_of
 from darkroom.history.database import Database, HistoryDamaged
-from darkroom.history.tables import Answer, Job, Picture, Request, Tag, Webhook
+from darkroom.history.rows import Page, checked, page, read_one
+from darkroom.history.tables import Answer, Charge, Job, Picture, Request, Tag, Turn, Webhook
+from darkroom.history.usage import lock_owner
+from darkroom.turns import Line, in_turn
 
 State = Literal["queued", "running", "done", "interrupted", "failed", "cancelled"]
 OPEN: tuple[State, ...] = ("queued", "running")
@@ -29,10 +36,10 @@ LEASE_S = 30.0
 SUSPECT_AFTER = 2
 """A job that was begun so often, and never ended, may take the server down with it: it is begun again alone."""
 
+_UNREADABLE: Final = "what was asked cannot be read any more"
+
 MAX_ATTEMPTS = 12
 """A job that was begun so often is not begun again. Many: servers are also lost for reasons of their own."""
-
-MOST_LISTED = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,7 @@ class Asked:
     accept: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     seeds: Mapping[str, Any] = field(default_factory=dict)
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +126,12 @@ class Record:
         return self.state in FINAL
 
 
+_RECORD: Final = TypeAdapter(Record)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which jobs are listed: None leaves a matter open. `before` are those submitted earlier than a job, for pages."""
+    """Which jobs are listed: None leaves a matter open. `before` is a place in the list, or a job's id."""
 
     owner: str | None = None
     states: tuple[State, ...] = ()
@@ -138,11 +149,24 @@ class Ledger:
         self._clock = clock
         self.server = secrets.token_hex(8)
 
-    def accept(self, record: Record, asked: Asked, hook: Hook | None = None) -> tuple[Record, bool]:
-        """Enter a job; with an idempotency key that its owner has used, the earlier one. True if it is new."""
+    def accept(
+        self,
+        record: Record,
+        asked: Asked,
+        hook: Hook | None = None,
+        *,
+        entry: Entry | None = None,
+        most_open: int | None = None,
+    ) -> tuple[Record, bool]:
+        """Enter a job, and who asked for it; with an idempotency key that its owner has used, the earlier one. True if
+        it is new. Raises OverLimit where the owner has as many open ones already as may be.
+        """
         try:
             with self._database.begin() as session:
+                if most_open is not None:
+                    _check_open(session, record, most_open)
                 session.add(Job(**_columns(record)))
+                session.add_all([row_of(entry)] if entry else ())
                 session.flush()
                 session.add(Request(job_id=record.id, **_asked_columns(asked)))
                 session.add_all(_webhooks(record, hook) if hook else ())
@@ -153,20 +177,40 @@ class Ledger:
             return earlier, False
         return record, True
 
-    def claim(self, *, alone: bool = True) -> tuple[Record, Asked] | None:
-        """Take the job whose turn it is; None where nothing waits, or where the next is for a server that is `alone`
-        with it.
-
-        Highest priority first; then the owner with fewest jobs at work, and of these the one that was served least
-        recently: nobody who brings many jobs keeps another one waiting.
+    def claim(self, *, alone: bool = True, without: frozenset[str] = frozenset()) -> tuple[Record, Asked] | None:
+        """Take the job whose turn it is (`turns`), of other owners than those of `without`; None where nothing waits,
+        or where the next is for a server that is `alone` with it.
         """
+        try:
+            return self._claim(alone=alone, without=without)
+        except HistoryDamaged:
+            if not self._fail_unreadable():
+                raise
+            return self._claim(alone=alone, without=without)
+
+    def _fail_unreadable(self) -> int:
+        """End the open jobs that cannot be read: they would always be in the way of others. How many there were."""
         with self._database.begin() as session:
-            job = self._next(session)
-            if job is None or (job.attempts >= SUSPECT_AFTER and not alone):
+            ids = session.scalars(select(Job.id).where(Job.state.in_(OPEN))).all()
+            unreadable = [job_id for job_id in ids if read_one(session, Job, job_id, record_of) is None]
+            session.execute(
+                update(Job)
+                .where(Job.id.in_(unreadable))
+                .values(state="failed", ended_at=self._clock(), error_code="damaged", error=_UNREADABLE)
+                .execution_options(synchronize_session=False)
+            )
+            end_entries(session, unreadable, {"state": "failed", "ended_at": self._clock(), "images": 0})
+            return len(unreadable)
+
+    def _claim(self, *, alone: bool, without: frozenset[str]) -> tuple[Record, Asked] | None:
+        with self._database.begin() as session:
+            job = self._next(session, without)
+            if job is None or (record_of(job).attempts >= SUSPECT_AFTER and not alone):
                 return None
             job.state, job.started_at = "running", self._clock()
             job.attempts += 1
             job.claimed_by, job.lease_until = self.server, self._clock() + LEASE_S
+            _note_turn(session, job)
             record = record_of(job)
         # Apart from it: a damaged request must not be in the way of the others for ever.
         try:
@@ -174,28 +218,40 @@ class Ledger:
         except HistoryDamaged:
             asked = None
         if asked is None:
-            self.end(record.id, "failed", error=("damaged", "what was asked cannot be read any more"))
-            return self.claim(alone=alone)
+            self.end(record.id, "failed", error=("damaged", _UNREADABLE))
+            return self.claim(alone=alone, without=without)
         return record, asked
 
-    def _next(self, session: Session) -> Job | None:
+    def _next(self, session: Session, without: frozenset[str]) -> Job | None:
         at_work = select(Job.owner, func.count()).where(Job.state == "running").group_by(Job.owner)
         running: dict[str, int] = {row[0]: row[1] for row in session.execute(at_work)}
         waiting = session.execute(
             select(Job.owner, Job.priority, func.min(Job.submitted_at))
-            .where(Job.state == "queued", Job.durable)
+            .where(Job.state == "queued", Job.durable, Job.owner.not_in(without))
             .group_by(Job.owner, Job.priority)
         ).all()
-        # Of those who wait alone: the book holds all that was ever done for anybody.
-        last = select(Job.owner, func.max(Job.started_at)).where(Job.owner.in_({row[0] for row in waiting}))
-        served: dict[str, float | None] = {row[0]: row[1] for row in session.execute(last.group_by(Job.owner))}
-        order = sorted(
-            waiting, key=lambda row: (-row[1], running.get(row[0], 0), served.get(row[0]) or 0.0, row[2], row[0])
-        )
-        for owner, priority, _ in order:
+        turns = select(Turn.owner, Turn.priority, Turn.begun_at).where(Turn.owner.in_({row[0] for row in waiting}))
+        begun = {(row[0], row[1]): row[2] for row in session.execute(turns) if _is_sound(*row[1:])}
+        if not all(_is_sound(*row[1:]) for row in waiting):
+            raise HistoryDamaged("the database of jobs is damaged: priority or submitted_at of a row")
+        served: dict[str, float] = {}
+        for (owner, _), moment in begun.items():
+            served[owner] = max(moment, served.get(owner, moment))
+        lines = [
+            Line(
+                party=owner,
+                priority=priority,
+                since=since,
+                begun_at=begun.get((owner, priority), -math.inf),
+                served_at=served.get(owner, -math.inf),
+                at_work=running.get(owner, 0),
+            )
+            for owner, priority, since in waiting
+        ]
+        for line in in_turn(lines, self._clock()):
             turn = (
                 select(Job)
-                .where(Job.state == "queued", Job.durable, Job.owner == owner, Job.priority == priority)
+                .where(Job.state == "queued", Job.durable, Job.owner == line.party, Job.priority == line.priority)
                 .order_by(Job.submitted_at, Job.id)
                 .limit(1)
                 .with_for_update(skip_locked=True)
@@ -230,6 +286,8 @@ class Ledger:
                     error=f"the server was lost {MAX_ATTEMPTS} times while it worked on this job",
                 )
             )  # fmt: skip
+            given_up = select(Job.id).where(Job.state == "failed", Job.error_code == "server_lost")
+            end_entries(session, given_up, {"state": "failed", "ended_at": self._clock(), "images": 0})
             again = session.execute(
                 update(Job)
                 .where(*lost, gone)
@@ -284,6 +342,16 @@ class Ledger:
             )  # fmt: skip
             if not _count(ended):
                 return False
+            end_entries(
+                session,
+                [job_id],
+                {
+                    "state": state,
+                    "ended_at": self._clock(),
+                    "images": len(pictures),
+                    **({"model": model} if model else {}),
+                },
+            )
             _add_result(session, job_id, answered, pictures)
             return True
 
@@ -295,6 +363,8 @@ class Ledger:
                 return None
             if job.state == "queued":
                 job.state, job.ended_at = "cancelled", self._clock()
+                end_entries(session, [job_id], {"state": job.state, "ended_at": job.ended_at, "images": 0})
+                session.execute(delete(Charge).where(Charge.job_id == job_id))
             elif job.state == "running" and job.wish != "cancel":
                 job.wish = wish
             return record_of(job)
@@ -311,21 +381,12 @@ class Ledger:
             job = session.scalars(select(Job).where(Job.owner == owner, Job.idempotency_key == key)).first()
             return record_of(job) if job else None
 
-    def list_jobs(self, wanted: Wanted) -> list[Record]:
-        """Jobs, the last submitted first."""
+    def list_jobs(self, wanted: Wanted) -> Page[Record]:
+        """Jobs, the last submitted first; without those that cannot be read any more. Raises BadRequest."""
         with self._database.begin() as session:
             chosen = _narrowed(select(Job), wanted)
-            if wanted.before:
-                mark = session.get(Job, wanted.before)
-                if mark:
-                    chosen = chosen.where(
-                        or_(
-                            Job.submitted_at < mark.submitted_at,
-                            (Job.submitted_at == mark.submitted_at) & (Job.id < mark.id),
-                        )
-                    )
-            chosen = chosen.order_by(Job.submitted_at.desc(), Job.id.desc()).limit(min(wanted.limit, MOST_LISTED))
-            return [record_of(job) for job in session.scalars(chosen)]
+            at = Job.submitted_at
+            return page(session, chosen, Job, at, record_of, before=wanted.before, limit=wanted.limit)
 
     def waiting_before(self, record: Record) -> int:
         """How many jobs wait that were submitted earlier, or are of a higher priority."""
@@ -340,6 +401,12 @@ class Ledger:
         chosen = select(func.count()).where(Job.state.in_(OPEN), Job.durable)
         with self._database.begin() as session:
             return session.scalar(chosen if owner is None else chosen.where(Job.owner == owner)) or 0
+
+    def open_by_owner(self) -> dict[str, int]:
+        """How many jobs wait or are at work, by owner."""
+        chosen = select(Job.owner, func.count()).where(Job.state.in_(OPEN), Job.durable).group_by(Job.owner)
+        with self._database.begin() as session:
+            return {row[0]: row[1] for row in session.execute(chosen)}
 
     def count_promised(self) -> dict[str, int]:
         """How many promised jobs wait, and how many are at work, by state."""
@@ -414,6 +481,31 @@ def _webhooks(record: Record, hook: Hook) -> Iterable[Webhook]:
             )
 
 
+def _check_open(session: Session, record: Record, most: int) -> None:
+    """Raises OverLimit where an owner has as many open jobs as may be, unless the job is there already."""
+    lock_owner(session, record.owner)
+    mine = Job.owner == record.owner
+    same = select(Job.id).where(mine, Job.idempotency_key == record.idempotency_key)
+    if record.idempotency_key is not None and session.scalars(same).first():
+        return
+    there = session.scalar(select(func.count()).where(Job.state.in_(OPEN), Job.durable, mine)) or 0
+    if there >= most:
+        raise OverLimit(f"{there} of your jobs wait or are at work; no more than {most} may at once", retry_after_s=2)
+
+
+def _is_sound(priority: object, moment: object) -> bool:
+    return isinstance(priority, int) and isinstance(moment, float)
+
+
+def _note_turn(session: Session, job: Job) -> None:
+    lock_owner(session, job.owner)
+    turn = session.get(Turn, (job.owner, job.priority))
+    if turn is None:
+        session.add(Turn(owner=job.owner, priority=job.priority, begun_at=job.started_at))
+    else:
+        turn.begun_at = job.started_at or 0.0
+
+
 def _count(result: Any) -> int:
     return int(cast(CursorResult[Any], result).rowcount)
 
@@ -427,8 +519,8 @@ def _asked_columns(asked: Asked) -> dict[str, Any]:
 
 
 def record_of(job: Job) -> Record:
-    """A row as a value."""
-    return Record(**{name: getattr(job, name) for name in Record.__dataclass_fields__})
+    """A row as a value. Raises HistoryDamaged."""
+    return checked(_RECORD, {name: getattr(job, name) for name in Record.__dataclass_fields__})
 
 
 def _asked(found: Request) -> Asked:

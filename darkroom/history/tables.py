@@ -35,6 +35,7 @@ class Job(Base):
         UniqueConstraint("owner", "idempotency_key"),
         Index("jobs_by_state", "state", "priority", "submitted_at"),
         Index("jobs_by_owner", "owner", "submitted_at"),
+        Index("jobs_by_line", "state", "owner", "priority", "submitted_at"),
     )
 
     id: Mapped[str] = mapped_column(String(ID_CHARS), primary_key=True)
@@ -61,7 +62,7 @@ class Job(Base):
 
 class Request(Base):
     """What a job was asked, enough to ask it again: the request as sent, the options that held then, and the seeds that
-    were drawn for it.
+    were drawn for it. `traceparent` says where it belongs in a trace, in W3C's words.
     """
 
     __tablename__ = "requests"
@@ -74,6 +75,7 @@ class Request(Base):
     body: Mapped[bytes] = mapped_column(LargeBinary)
     options: Mapped[dict[str, object]] = mapped_column(JSON)
     seeds: Mapped[dict[str, object]] = mapped_column(JSON)
+    traceparent: Mapped[str] = mapped_column(String(64), default="", server_default="")
 
 
 class Webhook(Base):
@@ -138,3 +140,57 @@ class Tag(Base):
 
     picture_id: Mapped[str] = mapped_column(ForeignKey("pictures.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(NAME_CHARS), primary_key=True, index=True)
+
+
+class Turn(Base):
+    """When an owner's job of a priority was begun last."""
+
+    __tablename__ = "turns"
+
+    owner: Mapped[str] = mapped_column(String(NAME_CHARS), primary_key=True)
+    priority: Mapped[int] = mapped_column(Integer, primary_key=True)
+    begun_at: Mapped[float] = mapped_column(Float)
+
+
+class Pace(Base):
+    """When all the requests that an owner has made would have been made at the regular pace."""
+
+    __tablename__ = "paces"
+
+    owner: Mapped[str] = mapped_column(String(NAME_CHARS), primary_key=True)
+    paid_at: Mapped[float] = mapped_column(Float)
+
+
+class Charge(Base):
+    """How much work a job is to its owner; kept as long as it counts. The job may be none that is kept."""
+
+    __tablename__ = "charges"
+    __table_args__ = (Index("charges_by_owner", "owner", "at"),)
+
+    job_id: Mapped[str] = mapped_column(String(ID_CHARS), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(NAME_CHARS))
+    at: Mapped[float] = mapped_column(Float)
+    amount: Mapped[float] = mapped_column(Float)
+
+
+class Entry(Base):
+    """Who asked for what and when: kept apart from jobs and pictures, and not removed with them. `id` is the job's."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("audit_by_time", "at", "id"), Index("audit_by_owner", "owner", "at", "id"))
+
+    id: Mapped[str] = mapped_column(String(ID_CHARS), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(NAME_CHARS))
+    at: Mapped[float] = mapped_column(Float)
+    kind: Mapped[str] = mapped_column(String(NAME_CHARS))
+    state: Mapped[str] = mapped_column(String(16))
+    ended_at: Mapped[float | None] = mapped_column(Float)
+    model: Mapped[str | None] = mapped_column(Text)
+    prompt: Mapped[str] = mapped_column(Text, default="")
+    seed: Mapped[int | None] = mapped_column(BigInteger)
+    width: Mapped[int | None] = mapped_column(Integer)
+    height: Mapped[int | None] = mapped_column(Integer)
+    steps: Mapped[int | None] = mapped_column(Integer)
+    images: Mapped[int | None] = mapped_column(Integer)
+    work: Mapped[float | None] = mapped_column(Float)
+    priority: Mapped[int] = mapped_column(Integer, default=0)

@@ -11,8 +11,9 @@ from typing import Literal, cast
 
 from sqlalchemy import or_, select, update
 
-from darkroom.history.database import Database
+from darkroom.history.database import Database, HistoryDamaged
 from darkroom.history.ledger import FINAL, Record, record_of
+from darkroom.history.rows import read_one
 from darkroom.history.tables import Job, Webhook
 
 CallState = Literal["waiting", "delivered", "given_up", "unwanted"]
@@ -59,6 +60,31 @@ class Outbox:
 
     def claim(self, limit: int) -> list[Due]:
         """Take calls that are due, the longest waiting first. Those that are not settled in time are due again."""
+        try:
+            return self._claim(limit)
+        except HistoryDamaged:
+            if not self._give_up_unreadable():
+                raise
+            return self._claim(limit)
+
+    def _give_up_unreadable(self) -> int:
+        """Give up calls that cannot be made any more, or whose jobs cannot be read. How many there were."""
+
+        def read(webhook: Webhook) -> Record | None:
+            return read_one(session, Job, webhook.job_id, record_of) if _call(webhook).events else None
+
+        with self._database.begin() as session:
+            ids = session.scalars(select(Webhook.id).where(Webhook.state == "waiting")).all()
+            unreadable = [call_id for call_id in ids if read_one(session, Webhook, call_id, read) is None]
+            session.execute(
+                update(Webhook)
+                .where(Webhook.id.in_(unreadable))
+                .values(state="given_up")
+                .execution_options(synchronize_session=False)
+            )
+            return len(unreadable)
+
+    def _claim(self, limit: int) -> list[Due]:
         with self._database.begin() as session:
             now = self._clock()
             come = or_(Job.state.in_(FINAL), (Webhook.moment == "started") & Job.started_at.is_not(None))

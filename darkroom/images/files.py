@@ -27,13 +27,9 @@ def save(
     The number is one above the highest in the folder. Without one a file of the same name is replaced, or, where
     `replace` is false, the new one gets a number behind its name. Raises OSError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".save-", delete=False) as draft:
-        draft.write(data)
-    try:
-        Path(draft.name).chmod(0o644)
+    with _draft(data, folder) as draft:
         if not numbered and decoration and replace:
-            return Path(draft.name).rename(folder / f"{decoration}.{extension}")
+            return draft.rename(folder / f"{decoration}.{extension}")
         stems = (
             _numbered_stems(folder, decoration, basename, digits)
             if numbered or not decoration
@@ -43,11 +39,9 @@ def save(
             path = folder / f"{stem}.{extension}"
             # A link fails where the name is taken, so two requests can never write the same file.
             with contextlib.suppress(FileExistsError):
-                os.link(draft.name, path)
+                os.link(draft, path)
                 return path
         raise FileExistsError(f"{folder}: {_TRIES} names are taken")
-    finally:
-        Path(draft.name).unlink(missing_ok=True)
 
 
 def keep(data: bytes, folder: Path, name: str) -> None:
@@ -59,11 +53,22 @@ def keep(data: bytes, folder: Path, name: str) -> None:
 
 def write(data: bytes, path: Path) -> None:
     """Write a file in one step, in place of what has its name. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".save-", delete=False) as draft:
-        draft.write(data)
-    Path(draft.name).chmod(0o644)
-    Path(draft.name).replace(path)
+    with _draft(data, path.parent) as draft:
+        draft.replace(path)
+
+
+@contextlib.contextmanager
+def _draft(data: bytes, folder: Path) -> Iterator[Path]:
+    """The data under a name of its own, which is gone afterwards, also where there was no room for all of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".save-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        Path(name).chmod(0o644)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _numbered_stems(folder: Path, decoration: str, basename: str, digits: int) -> Iterator[str]:

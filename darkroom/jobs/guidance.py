@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from darkroom.jobs.conditioning import Conditioning
-from darkroom.jobs.ops import Answer, Cond, Denoise, Interrupted, Note, Op, Row
+from darkroom.jobs.ops import Answer, Cond, Denoise, Interrupted, Kept, Note, Op, Row
 from darkroom.jobs.spec import GuidanceOptions, Model, Refiner
 from darkroom.sampling.course import Course
 from darkroom.sampling.names import Family
@@ -31,7 +31,8 @@ class Guidance:
     neither: Brooks et al. 2023, arXiv:2211.09800, equation 3.
 
     `course` says how far the sampler has come, `part` which of the job's passes this is: both for people. `expected` is
-    how many calls the shares of a pass are counted by. `image` is what some models see beside the latent.
+    how many calls the shares of a pass are counted by. `image` is what some models see beside the latent, `kept` what
+    the network found for each row of this pass.
     """
 
     model: Model
@@ -44,6 +45,7 @@ class Guidance:
     family: Family = "sigma"
     options: GuidanceOptions = field(default_factory=GuidanceOptions)
     image: Tensor | None = None
+    kept: dict[int, Kept] = field(default_factory=dict)
 
     @property
     def edits(self) -> bool:
@@ -117,14 +119,30 @@ class Guidance:
 
     def _denoise(self, asked: Eval, call: int, rows: Sequence[tuple[Cond, Tensor | None]]) -> Denoise:
         timestep, v_sigma = self.table.told(asked.sigma), self.table.v_level(asked.sigma)
+        kept = [self._kept(place, cond, call) for place, (cond, _) in enumerate(rows)]
+        skips = [one is not None and one.features is not None for one in kept]
         return Denoise(
             model=self.model,
-            rows=tuple(Row(asked.x, asked.sigma, timestep, cond, image, v_sigma) for cond, image in rows),
+            rows=tuple(
+                Row(asked.x, asked.sigma, timestep, cond, image, v_sigma, one, is_shallow)
+                for (cond, image), one, is_shallow in zip(rows, kept, skips, strict=True)
+            ),
             step=self.course.step(asked, call),
             steps=self.course.steps,
             part=self.part,
             combine=partial(self.fold, asked=replace(asked, pair=False), call=call),
         )
+
+    def _kept(self, place: int, cond: Cond, call: int) -> Kept | None:
+        """Where the features of the input in this place are kept: empty where they are to be found anew, which they are
+        for another text too.
+        """
+        if self.options.deep_cache <= 1:
+            return None
+        kept = self.kept.get(place)
+        if kept is None or kept.cond is not cond or call % self.options.deep_cache == 0:
+            kept = self.kept[place] = Kept(cond)
+        return kept
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -100,6 +100,7 @@ def _unusual(spec: JobSpec) -> Iterator[tuple[str, object, bool]]:
     yield "Cache FP16 weight for LoRA", False, spec.model.is_in_eight_bits
     yield "Token merging ratio", spec.token_merging, spec.token_merging != 0
     yield "Token merging ratio hr", merged_later, merged_later != 0
+    yield "DeepCache interval", guidance.deep_cache, guidance.deep_cache > 1
     yield "Init image hash", init.digest if init else "", bool(init and init.digest)
     yield "RNG", spec.noise_source, spec.noise_source != "GPU"
     yield "Tiling", spec.tiling, spec.tiling

@@ -28,12 +28,23 @@ class Cond:
         return tuple(self.context.shape), () if self.vector is None else tuple(self.vector.shape)
 
 
+@dataclass(slots=True, eq=False)
+class Kept:
+    """What a network's inner layers found for one input, `[1, C, h, w]` in whatever format, for the inputs that follow
+    it in a pass. A job hands it out empty, the engine fills it; `cond` is the text that it belongs to.
+    """
+
+    cond: Cond | None = None
+    features: Tensor | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """One network input: the latent at a noise level, with the (fractional) training timestep of that level.
 
     `image` `[C', H/8, W/8]` is what inpainting, depth and editing models see beside the latent, unscaled. A network's v
-    is turned into noise as if x were at `v_sigma` (`sigma` if None); 0 takes its answer for noise.
+    is turned into noise as if x were at `v_sigma` (`sigma` if None); 0 takes its answer for noise. With `kept`, what
+    the inner layers find is put there, or if it `is_shallow` they are skipped and what lies there stands in for it.
     """
 
     x: Tensor
@@ -42,6 +53,8 @@ class Row:
     cond: Cond
     image: Tensor | None = None
     v_sigma: float | None = None
+    kept: Kept | None = None
+    is_shallow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,7 +106,8 @@ class GuidanceOptions:
 
     Below the noise level `s_min_uncond` every second question (every one with `s_min_uncond_all`) leaves the negative
     prompt out; so do those of the first `skip_early` share (0..1) of a pass. `pad` and `pad_v0` bring prompts of
-    unequal length to one. `image_scale` is InstructPix2Pix's second scale.
+    unequal length to one. `image_scale` is InstructPix2Pix's second scale. Of `deep_cache` questions in a row the first
+    alone is answered by a UNet's inner layers (1: all are).
     """
 
     s_min_uncond: float = 0.0
@@ -115,6 +116,7 @@ class GuidanceOptions:
     pad: bool = False
     pad_v0: bool = False
     image_scale: float | None = None
+    deep_cache: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,6 +116,34 @@ def change(parts: Parts, weight: Tensor, strength: float, rank: int | None = Non
         raise MisfitError(str(error)) from error
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """A change that is the product of two matrices: `up` `[n, r]`, the strength in it, and `down` `[r, ...]`, whose
+    other sides are those of the weight. Both are float32.
+    """
+
+    up: Tensor
+    down: Tensor
+
+
+_PLAIN = frozenset({"lora_up.weight", "lora_down.weight", "lora_A.weight", "lora_B.weight", "alpha", "scale"})
+
+
+def find_product(parts: Parts, weight: Tensor, strength: float, rank: int | None = None) -> Product | None:
+    """What `change` would give of a plain LoRA, not multiplied out; None of any other layer, and where it misfits."""
+    kind = _find_kind(parts)
+    if kind is None or kind.raw is not _lora or not parts.keys() <= _PLAIN:
+        return None
+    up, down = (part.to(weight.device, torch.float32) for part in _up_and_down(parts))
+    outputs, inputs = len(weight), weight.shape[1:]
+    if up.dim() < 2 or up.numel() != outputs * len(down) or down.numel() != len(down) * inputs.numel():
+        return None
+    if weight.dim() == 4 and inputs[1:].numel() > 1 and down.shape[1:] != inputs:
+        return None
+    factor = _scale(kind, parts) * strength
+    return Product(up.reshape(outputs, len(down))[:, :rank] * factor, down.reshape(len(down), *inputs)[:rank])
+
+
 def _finished(kind: "Kind", parts: Parts, raw: Tensor, weight: Tensor, strength: float) -> Change:
     if "bias" in parts:
         raw = raw + parts["bias"].to(raw).reshape(raw.shape)

@@ -6,11 +6,13 @@ Knows nothing of the networks it stands in.
 import torch
 from torch import Tensor, nn
 
+from darkroom.nets.packing import PackedConv2d, plain
+
 # The widest picture of which a halving convolution leaves one column.
 _NARROW = 4
 
 
-class NarrowConv2d(nn.Conv2d):
+class NarrowConv2d(PackedConv2d):
     """A convolution of `[B, C, H, W]` that halves both sides.
 
     torch's bfloat16 kernel reads beyond its memory where the answer has a single column (torch 2.13, AMX), which gives
@@ -22,7 +24,7 @@ class NarrowConv2d(nn.Conv2d):
         if x.dtype != torch.bfloat16 or x.device.type != "cpu" or x.shape[-1] > _NARROW:
             return super().forward(x)
         bias = None if self.bias is None else self.bias.float()
-        answer: Tensor = self._conv_forward(x.float(), self.weight.float(), bias)
+        answer: Tensor = self._conv_forward(x.float(), plain(self.weight).float(), bias)
         return answer.to(x.dtype)
 
 

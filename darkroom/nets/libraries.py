@@ -27,10 +27,13 @@ def _complete_torchvision() -> None:
 
 _complete_torchvision()
 
+from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import DecoderTiny
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -51,9 +54,9 @@ from transformers import (
 )
 
 __all__ = [
-    "Attention", "AttnProcessor", "AutoencoderKL", "BasicTransformerBlock", "BlipConfig",
+    "GEGLU", "Attention", "AttnProcessor", "AutoencoderKL", "BasicTransformerBlock", "BlipConfig",
     "BlipForConditionalGeneration", "CLIPConfig", "CLIPModel", "CLIPTextConfig", "CLIPTextModel",
     "CLIPTextModelWithProjection", "CLIPTokenizer", "DPTConfig", "DPTForDepthEstimation", "DecoderTiny",
-    "FluxTransformer2DModel", "SD3Transformer2DModel", "T5Config", "T5EncoderModel", "UNet2DConditionModel",
-    "Upsample2D",
+    "FluxTransformer2DModel", "ResnetBlock2D", "SD3Transformer2DModel", "T5Config", "T5EncoderModel",
+    "Transformer2DModel", "UNet2DConditionModel", "Upsample2D",
 ]  # fmt: skip

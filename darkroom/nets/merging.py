@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from darkroom.nets.adapters import AdapterFile, MisfitError, change
+from darkroom.nets.adapters import AdapterFile, MisfitError, Product, change, find_product
+from darkroom.nets.packing import plain
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,9 @@ Layer = nn.Linear | nn.Conv2d | nn.GroupNorm | nn.LayerNorm
 
 Place = str | tuple[str, ...]
 """A submodule by its name, or several of whose weights a file has the rows in one layer, one after the other."""
+
+_AT_ONCE = 1 << 17
+"""Numbers of a weight that are changed at a time: they fit into the processor's cache in float32."""
 
 UNET_PREFIXES = ("lora_unet_", "oft_unet_", "diffusion_model_", "unet_")
 TEXT_PREFIXES = ("lora_te_", "lora_te1_", "text_encoder_")
@@ -81,7 +85,8 @@ class Merging:
         self._restore()
         try:
             for stack, layers in self._touched(effective).items():
-                self._merge(stack, layers)
+                if not self._add_products(stack, layers):
+                    self._merge(stack, layers)
         except BaseException:
             self._restore()
             raise
@@ -98,9 +103,28 @@ class Merging:
                     found.setdefault(stack, []).append((share, layer))
         return found
 
+    def _add_products(self, stack: Sequence[str], layers: Sequence[tuple[Share, str]]) -> bool:
+        """Merge what is plain LoRAs of one submodule, which most are. False if it is anything else, and nothing was
+        done.
+        """
+        if len(stack) > 1:
+            return False
+        weight = plain(self._layer(stack[0]).weight)
+        products: list[Product] = []
+        for share, layer in layers:
+            strength = share.strength_in(self._block_of(stack[0]))
+            found = find_product(share.file.layers[layer], weight, strength, share.rank) if strength else None
+            if found is not None:
+                products.append(found)
+            elif strength:
+                return False
+        if products:
+            self._put(stack[0], "weight", _with_products(weight, products))
+        return True
+
     def _merge(self, stack: Sequence[str], layers: Sequence[tuple[Share, str]]) -> None:
         """Changes are computed in float32 and one upon the other: some kinds depend on the weight as it stands."""
-        weights = {place: self._layer(place).weight.float() for place in stack}
+        weights = {place: plain(self._layer(place).weight).float() for place in stack}
         old = dict(weights)
         biases: dict[str, Tensor] = {}
         for share, layer in layers:
@@ -127,11 +151,13 @@ class Merging:
                 self._replace(place, "weight", weight)
 
     def _replace(self, place: str, name: str, value: Tensor) -> None:
-        layer = self._layer(place)
         order = torch.channels_last if value.dim() == 4 else torch.contiguous_format
-        new = nn.Parameter(value.to(layer.weight.dtype, memory_format=order), requires_grad=False)
+        self._put(place, name, value.to(self._layer(place).weight.dtype, memory_format=order))
+
+    def _put(self, place: str, name: str, value: Tensor) -> None:
+        layer = self._layer(place)
         self._untouched[place, name] = getattr(layer, name)
-        setattr(layer, name, new)
+        setattr(layer, name, nn.Parameter(value, requires_grad=False))
 
     def _layer(self, place: str) -> Layer:
         layer = self._module.get_submodule(place)
@@ -147,6 +173,27 @@ class Merging:
             setattr(layer, name, weight)
         self._untouched.clear()
         self._carried = ()
+
+
+def _with_products(weight: Tensor, products: Sequence[Product]) -> Tensor:
+    """A copy of a weight with these changes, computed in float32; convolutions channels-last, as they lie in memory."""
+    order = torch.channels_last if weight.dim() == 4 else torch.contiguous_format
+    changed = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device, memory_format=order)
+    old, new = _as_matrix(weight), _as_matrix(changed)
+    factors = [(product.up, _as_matrix(product.down)) for product in products]
+    count = len(old) if weight.is_cuda else max(1, _AT_ONCE * len(old) // old.numel())
+    for start in range(0, len(old), count):
+        rows = slice(start, start + count)
+        wide = old[rows].float() if old.dtype != torch.float32 else old[rows].clone()
+        for up, down in factors:
+            wide.addmm_(up[rows], down)
+        new[rows] = wide
+    return changed
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    """`[n, ...]` as `[n, m]`; a view of what is channels-last, in that order."""
+    return (weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight).reshape(len(weight), -1)
 
 
 def _change(

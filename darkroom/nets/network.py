@@ -1,7 +1,7 @@
 """One loaded model as the engine sees it: text, latents and pictures in and out. Knows no file and no tensor's name."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from darkroom.errors import NotANumberError
 from darkroom.nets import unet
 from darkroom.nets.config import ModelConfig, Prediction
+from darkroom.nets.deep_cache import denoise_outside, inner_features
 from darkroom.nets.hypernetworks import Hypernetwork, hypernetworks
 from darkroom.nets.libraries import (
     AutoencoderKL,
@@ -213,23 +214,53 @@ class Network:
         return self._text.encode(texts, asked or Asked())
 
     @torch.inference_mode()
-    def denoise(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
+    def denoise(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        *,
+        features: Tensor | None = None,
+    ) -> Tensor:
         """Raw network output `[B, C, h, w]` float32 for x `[B, C + C', h, w]`, timesteps `[B]`, context
         `[B, L, width]` and vector `[B, V]`, if it wants one.
 
-        The last C' = `image_channels` of x are what an inpainting, depth or editing model sees beside the latent.
+        The last C' = `image_channels` of x are what an inpainting, depth or editing model sees beside the latent. With
+        `features`, which `denoise_and_keep` gave, the inner layers are taken to have found those.
         """
         self.merge("denoiser")
-        if not isinstance(self._unet, UNet2DConditionModel):
+        with self._variations(x):
+            if features is not None:
+                return denoise_outside(self._unet, features, x, timesteps, context, vector)
             return self._run(self._unet, x, timesteps, context, vector)
+
+    @torch.inference_mode()
+    def denoise_and_keep(
+        self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same, and what the inner layers found: `[B, C'', h, w]` in the network's format; None for networks that
+        have no inner layers that could be skipped.
+        """
+        if not isinstance(self._unet, UNet2DConditionModel) or self._tier == "blocks":
+            return self.denoise(x, timesteps, context, vector), None
+        with inner_features(self._unet) as found:
+            answer = self.denoise(x, timesteps, context, vector)
+        return answer, found[0]
+
+    @contextmanager
+    def _variations(self, x: Tensor) -> Iterator[None]:
+        """A UNet runs as the variant says that was set last."""
         with ExitStack() as ways:
-            if self.variant.tiling:
-                ways.enter_context(tiled(self._unet))
-            if self.variant.hypernetworks:
-                ways.enter_context(hypernetworks(self._unet, self.variant.hypernetworks))
-            if self.variant.token_merging:
-                ways.enter_context(merged_tokens(self._unet, self.variant.token_merging, (x.shape[-2], x.shape[-1])))
-            return self._run(self._unet, x, timesteps, context, vector)
+            if isinstance(self._unet, UNet2DConditionModel):
+                if self.variant.tiling:
+                    ways.enter_context(tiled(self._unet))
+                if self.variant.hypernetworks:
+                    ways.enter_context(hypernetworks(self._unet, self.variant.hypernetworks))
+                if self.variant.token_merging:
+                    size = x.shape[-2], x.shape[-1]
+                    ways.enter_context(merged_tokens(self._unet, self.variant.token_merging, size))
+            yield
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:

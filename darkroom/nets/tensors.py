@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from darkroom.errors import BadModelFile
 from darkroom.nets.containers import container_of
 from darkroom.nets.folders import Piece, read_folder, shape_of
+from darkroom.nets.tensorfile import NAMES, MappedFile
 
 
 class Rows(Protocol):
@@ -46,24 +46,20 @@ class SafeFile:
         if kind != "safetensors":
             raise BadModelFile(f"{name}: is a pickled file, which is not opened in its place")
         try:
-            file: Any = safe_open(path, framework="pt", device="cpu")
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  not a mapping
-        except (SafetensorError, OSError, ValueError) as error:
+            self._file = MappedFile(path)
+        except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise BadModelFile(f"{name}: is not a whole safetensors file: {error}") from error
-        self.shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
-        self.kinds = {key: str(part.get_dtype()) for key, part in slices.items()}
-        self._file = file
+        self.shapes = {key: form.shape for key, form in self._file.forms.items()}
+        self.kinds = {key: NAMES[form.dtype] for key, form in self._file.forms.items()}
 
     def get_tensor(self, name: str) -> Tensor:
-        tensor: Tensor = self._file.get_tensor(name)
-        return tensor
+        return self._file.get(name)
 
     def get_slice(self, name: str) -> Rows:
-        rows: Rows = self._file.get_slice(name)
-        return rows
+        return self._file.get(name)
 
     def close(self) -> None:
-        self._file.__exit__(None, None, None)
+        self._file.close()
 
 
 class Renamed:

@@ -5,9 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from darkroom.nets.attention import quicken_transformers
 from darkroom.nets.convolutions import steady_convolutions
 from darkroom.nets.libraries import UNet2DConditionModel, Upsample2D
 from darkroom.nets.norms import quicken_group_norms
+from darkroom.nets.packing import pack_layers
+from darkroom.nets.residual import quicken_resnets
 
 
 class _CroppedUpsample(Upsample2D):  # type: ignore[misc]  # diffusers has no types
@@ -30,6 +33,9 @@ def build_unet(sizes: dict[str, Any]) -> UNet2DConditionModel:
                 block.upsamplers[place] = _CroppedUpsample(old.channels, use_conv=True, out_channels=old.out_channels)
         quicken_group_norms(unet)
         steady_convolutions(unet)
+        pack_layers(unet)
+    quicken_resnets(unet)
+    quicken_transformers(unet)
     return unet.requires_grad_(False).eval()
 
 
@@ -41,10 +47,18 @@ def denoise(
 
     Timesteps may be fractions; they stay float32 up to the sinusoidal embedding, whatever the network computes in.
     """
-    like = unet.conv_in.bias  # weights may be held in eight bits; unet.device and unet.dtype walk through all modules
-    x = x.to(like.device, like.dtype, memory_format=torch.channels_last)
-    context = context.to(like.device, like.dtype)
-    timesteps = timesteps.to(like.device, torch.float32)
-    labels = None if vector is None else vector.to(like.device, like.dtype)
+    x, timesteps, context, labels = inputs(unet, x, timesteps, context, vector)
     output: Tensor = unet(x, timesteps, encoder_hidden_states=context, class_labels=labels, return_dict=False)[0]
     return output.float()
+
+
+def inputs(
+    unet: UNet2DConditionModel, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """What `denoise` is asked, as the network wants it: on its device, latents channels-last, all but the timesteps in
+    its format.
+    """
+    like = unet.conv_in.bias  # weights may be held in eight bits; unet.device and unet.dtype walk through all modules
+    x = x.to(like.device, like.dtype, memory_format=torch.channels_last)
+    labels = None if vector is None else vector.to(like.device, like.dtype)
+    return x, timesteps.to(like.device, torch.float32), context.to(like.device, like.dtype), labels

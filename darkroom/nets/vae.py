@@ -18,6 +18,8 @@ from darkroom.nets.convolutions import steady_convolutions
 from darkroom.nets.libraries import AutoencoderKL
 from darkroom.nets.norms import quicken_group_norms, steady_group_norms
 from darkroom.nets.opening import open_autoencoder
+from darkroom.nets.packing import pack_layers
+from darkroom.nets.residual import quicken_resnets
 from darkroom.nets.variants import tiled
 
 Fallback = Literal["float32", "bfloat16", "none"]
@@ -36,6 +38,8 @@ def build_vae(sizes: dict[str, Any]) -> AutoencoderKL:
         steady_group_norms(vae.encoder)  # what inpainting checkpoints are shown is often of one colour
         quicken_group_norms(vae)
         steady_convolutions(vae)
+        pack_layers(vae)
+    quicken_resnets(vae)
     return vae.requires_grad_(False).eval()
 
 

@@ -47,6 +47,7 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "Comments": "sd",
         "More upscalers": "upscaling",
         "Hypertile": "hypertile",
+        "Darkroom": "darkroom",
     }
 )
 """What A1111 calls each section of the table."""
@@ -65,7 +66,7 @@ class Freezing:
     def check(self, before: OptionValues, after: OptionValues) -> None:
         """Let the options become what they are afterwards, or not. Raises Frozen."""
         for name in TABLE:
-            reason = self._reason(name) if after[name] != before[name] else None
+            reason = self.reason(name) if after[name] != before[name] else None
             if reason:
                 raise Frozen(reason)
 
@@ -74,7 +75,7 @@ class Freezing:
         if self.everything:
             raise Frozen("saving settings is disabled")
 
-    def _reason(self, name: str) -> str | None:
+    def reason(self, name: str) -> str | None:
         """Why an option may not change, in A1111's words; None where it may."""
         if self.everything:
             return "changing settings is disabled"

@@ -24,7 +24,8 @@ class Option:
     """One option. `read` makes a value of what a client sent, and raises ValueError where that is none.
 
     `kind` and `allowed` say in words what a value is, `about` what it decides. Clients cannot change an option that is
-    `fixed`: the operator does, in the file, or it is the server's own.
+    `fixed`: the operator does, in the file, or it is the server's own. `choices` are all that there are, where they are
+    known; `low` and `high` bound a number.
     """
 
     default: Value
@@ -33,6 +34,9 @@ class Option:
     about: str
     read: Callable[[object], Value]
     fixed: bool = False
+    choices: tuple[str, ...] = ()
+    low: Bound = None
+    high: Bound = None
 
     def means(self, sent: object, value: Value) -> bool:
         """Whether a client that sent this means that value."""
@@ -56,7 +60,7 @@ def whole(default: int, about: str, low: int | None = None, high: int | None = N
         return number
 
     allowed = f"a whole number{_range(low, high)}"
-    return Option(default=default, kind="integer", allowed=allowed, about=about, read=read)
+    return Option(default=default, kind="integer", allowed=allowed, about=about, read=read, low=low, high=high)
 
 
 def number(default: float, about: str, low: Bound = None, high: Bound = None) -> Option:
@@ -67,7 +71,8 @@ def number(default: float, about: str, low: Bound = None, high: Bound = None) ->
         _check_range(number, low, high)
         return number
 
-    return Option(default=default, kind="number", allowed=f"a number{_range(low, high)}", about=about, read=read)
+    allowed = f"a number{_range(low, high)}"
+    return Option(default=default, kind="number", allowed=allowed, about=about, read=read, low=low, high=high)
 
 
 def text(default: str, about: str, *, fixed: bool = False) -> Option:
@@ -115,7 +120,8 @@ def choice(default: str, about: str, *among: str) -> Option:
     def read(value: object) -> str:
         return _choose(read_text(value), among)
 
-    return Option(default=default, kind="choice", allowed=f"one of {_listed(among)}", about=about, read=read)
+    allowed = f"one of {_listed(among)}"
+    return Option(default=default, kind="choice", allowed=allowed, about=about, read=read, choices=among)
 
 
 def texts(default: Sequence[str], about: str, *among: str) -> Option:
@@ -127,7 +133,7 @@ def texts(default: Sequence[str], about: str, *among: str) -> Option:
         return tuple(_choose(item, among) for item in found) if among else tuple(found)
 
     allowed = f"a list of {_listed(among)}" if among else "a list of texts"
-    return Option(default=tuple(default), kind="list", allowed=allowed, about=about, read=read)
+    return Option(default=tuple(default), kind="list", allowed=allowed, about=about, read=read, choices=among)
 
 
 def note(about: str) -> Option:

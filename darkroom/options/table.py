@@ -474,6 +474,11 @@ SECTIONS: Mapping[str, Mapping[str, Option]] = {
         "hypertile_max_tile_vae": whole(128, "Autoencoder: largest tile, pixels", 0, 512),
         "hypertile_swap_size_vae": whole(3, "Autoencoder: sizes that take turns", 0, 64),
     },
+    "Darkroom": {
+        "deepcache_interval": whole(
+            1, "DeepCache: the U-Net's inner layers answer one of so many evaluations; 1 is all", 1, 20
+        ),
+    },
 }
 """The options by section."""
 

@@ -128,6 +128,12 @@ class OptionValues:
     extra_networks_default_multiplier: float
     textual_inversion_add_hashes_to_infotext: bool
     sd_hypernetwork: str
+    keyedit_precision_attention: float
+    keyedit_precision_extra: float
+    keyedit_delimiters: str
+    keyedit_move: bool
+    disable_token_counters: bool
+    include_styles_into_token_counters: bool
     return_grid: bool
     enable_pnginfo: bool
     save_txt: bool
@@ -174,6 +180,7 @@ class OptionValues:
     SCUNET_tile_overlap: int
     SWIN_tile: int
     SWIN_tile_overlap: int
+    deepcache_interval: int
 
     def __init__(self, changed: Mapping[str, Value] | None = None) -> None:
         """A1111's defaults, but for `changed`, which has been read already."""

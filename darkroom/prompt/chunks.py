@@ -169,6 +169,12 @@ def used_concepts(texts: Sequence[Sequence[Chunk]]) -> list[str]:
     return list(dict.fromkeys(insertion.name for chunk in places for insertion in chunk.insertions))
 
 
+def count_places(chunks: Sequence[Chunk], vocabulary: Vocabulary) -> int:
+    """How many tokens of text there are in the last chunk; those before it count as full."""
+    last = chunks[-1].tokens[1:]
+    return CHUNK_TOKENS * (len(chunks) - 1) + (last.index(vocabulary.end) if vocabulary.end in last else CHUNK_TOKENS)
+
+
 def empty_chunk(vocabulary: Vocabulary) -> Chunk:
     """The chunk of no text."""
     return _finished([], [], vocabulary)

@@ -33,7 +33,7 @@ def load(patterns: Iterable[Path]) -> tuple[Style, ...]:
     With several files a heading stands before each one's styles. A file that is missing or cannot be read as UTF-8 has
     none. A name that comes twice keeps its first place and gets its last texts.
     """
-    files = tuple(dict.fromkeys(_found(patterns)))
+    files = find_files(patterns)
     styles: dict[str, Style] = {}
     for path in files:
         if len(files) > 1:
@@ -41,6 +41,11 @@ def load(patterns: Iterable[Path]) -> tuple[Style, ...]:
             styles[heading] = Style(name=heading, prompt=None, negative_prompt=None)
         styles.update((style.name, style) for style in _read_file(path))
     return tuple(styles.values())
+
+
+def find_files(patterns: Iterable[Path]) -> tuple[Path, ...]:
+    """The files that the patterns name, each once; one without wildcards need not be there."""
+    return tuple(dict.fromkeys(_found(patterns)))
 
 
 def _found(patterns: Iterable[Path]) -> Iterator[Path]:

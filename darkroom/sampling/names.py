@@ -206,6 +206,18 @@ def resolve(sampler_name: str | None, sampler_index: str = "Euler", scheduler: s
     )
 
 
+def names_of_text(sampler: object, schedule: object) -> tuple[str, str]:
+    """A sampler's name and a schedule's label as a generation text tells of them.
+
+    A1111: no sampler is the first of the list; its own schedule is Automatic.
+    """
+    found = resolve(str(sampler or SAMPLERS[0].name))
+    scheduler = find_scheduler(str(schedule)) if schedule else None
+    if found.scheduler != AUTOMATIC or scheduler is None or scheduler.name == found.sampler.scheduler:
+        return found.sampler.name, found.scheduler
+    return found.sampler.name, scheduler.label
+
+
 def effective_scheduler(sampler: Sampler, scheduler: str) -> str:
     """The label of the schedule that is really used; "Automatic" stands for the model's own (it equals Uniform)."""
     if scheduler != AUTOMATIC or sampler.scheduler is None:

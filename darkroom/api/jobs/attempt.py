@@ -4,6 +4,7 @@ A route says when it has found a request in order (`admit`). A client that does 
 point; its request is kept and served again later, with the choices that were made the first time.
 """
 
+import time
 from asyncio import Task
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from darkroom.allowances import EVERYBODY_S, Allowance
 from darkroom.api.chores import Chore
 from darkroom.api.context import Context
-from darkroom.engine.client import JobStatus
+from darkroom.engine.client import Event, JobStatus
 from darkroom.errors import UnknownName
 from darkroom.options.values import OptionValues
 
@@ -22,15 +24,31 @@ SCOPE: Final = "darkroom.attempt"
 """Where a request's ASGI scope holds its attempt."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What is told of the first picture that a request draws."""
+
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    steps: int
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Attempt:
     """`deferred`: the client does not wait. `options` and `seeds` are those of the first time a request is served, and
-    given where it is served again. `engine_jobs` are what the engine does for it.
+    given where it is served again. `engine_jobs` are what the engine does for it. `drawn` is
+    the first of them, `work` is all of them in megapixels times steps, which is `charged` where the `allowance` limits
+    it; `images` is how many pictures there are.
     """
 
     id: str
     kind: str
     owner: str = ""
+    began: float = field(default_factory=time.time)
+    allowance: Allowance = EVERYBODY_S
+    priority: int = 0
     deferred: bool = False
     admitted: bool = False
     options: OptionValues | None = None
@@ -38,6 +56,10 @@ class Attempt:
     model: str | None = None
     engine_jobs: list[str] = field(default_factory=list)
     chores: list[Chore] = field(default_factory=list)
+    drawn: Drawn | None = None
+    work: float = 0.0
+    charged: bool = False
+    images: int | None = None
     interrupted: bool = False
     cancelled: bool = False
     task: Task[None] | None = None
@@ -49,6 +71,11 @@ class Attempt:
             context.engine.interrupt(job_id)
         for chore in self.chores:
             chore.stop.set()
+
+    def skip(self, context: Context) -> None:
+        """Have the batch that is drawn end with the pictures that there are, and the next one go on."""
+        for job_id in self.engine_jobs:
+            context.engine.skip(job_id)
 
     def cancel(self) -> None:
         """Drop it; nothing comes of it."""
@@ -119,6 +146,13 @@ def note_chore(request: HTTPConnection, chore: Chore) -> None:
     attempt = find_attempt(request)
     if attempt:
         attempt.chores.append(chore)
+
+
+def note_pictures(request: HTTPConnection, event: Event) -> None:
+    """Remember how many pictures a request has."""
+    attempt = find_attempt(request)
+    if attempt:
+        attempt.images = (attempt.images or 0) + len(event.pictures)
 
 
 def note_engine_job(request: HTTPConnection, job_id: str) -> None:

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+from darkroom import __version__
 from darkroom.api.context import Context
 from darkroom.api.jobs.attempt import Attempt
 from darkroom.api.jobs.desk import Desk
@@ -52,6 +53,7 @@ def passing_record(attempt: Attempt, context: Context) -> Record:
         started_at=started,
         attempts=1,
         model=attempt.model,
+        version=__version__,
     )
 
 

@@ -9,7 +9,7 @@ import hmac
 import secrets
 import time
 from asyncio import Event
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,6 @@ from threading import Lock
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from darkroom import __version__
@@ -25,13 +24,18 @@ from darkroom.api.jobs.attempt import Attempt
 from darkroom.api.jobs.keeping import keep_pictures, rebuild
 from darkroom.api.jobs.unpacking import link
 from darkroom.api.stopping import Stopping
+from darkroom.api.traces import UNTRACED, Traces
 from darkroom.errors import Busy, UnknownName
+from darkroom.history.audit import Audit, Entry
 from darkroom.history.database import Database, sqlite_url
 from darkroom.history.files import Files, open_files
 from darkroom.history.gallery import Gallery
 from darkroom.history.ledger import Answered, Asked, Hook, Kept, Ledger, Record, State
+from darkroom.history.usage import Usage
 from darkroom.history.webhooks import Outbox
+from darkroom.kept_secrets import kept_secret
 from darkroom.settings import Settings
+from darkroom.turns import has_place
 
 T = TypeVar("T")
 
@@ -51,6 +55,8 @@ class Books:
     gallery: Gallery
     outbox: Outbox
     files: Files
+    audit: Audit
+    usage: Usage
     secret: bytes
     webhook_key: bytes
 
@@ -68,6 +74,7 @@ class Desk:
     serve: ASGIApp | None = None
     stopping: Stopping = field(default_factory=Stopping)
     endings: dict[str, Event] = field(default_factory=dict)
+    traces: Traces = UNTRACED
     _books: Books | None = None
     _opening: Lock = field(default_factory=Lock)
     _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_THREADS))
@@ -91,23 +98,37 @@ class Desk:
         return await to_thread.run_sync(lambda: work(self.books()), limiter=self._threads)
 
     async def accept(
-        self, attempt: Attempt, asked: Asked, key: str | None, priority: int = 0, hook: Hook | None = None
+        self,
+        attempt: Attempt,
+        asked: Asked,
+        key: str | None,
+        hook: Hook | None = None,
+        *,
+        most_open: int | None = None,
+        entry: Entry | None = None,
     ) -> tuple[Record, bool]:
-        """Enter a job that was promised; the earlier one of the same key. True if it is new. Raises Busy."""
+        """Enter a job that was promised; the earlier one of the same key. True if it is new. Raises Busy, and OverLimit
+        where the owner has `most_open` jobs already.
+        """
 
         def enter(books: Books) -> tuple[Record, bool]:
-            waiting = books.ledger.count_open()
-            if waiting >= self.settings.max_jobs:
+            waiting = books.ledger.open_by_owner()
+            if not has_place(attempt.owner, waiting, self.settings.max_jobs):
                 earlier = books.ledger.find_by_key(attempt.owner, key) if key else None
                 if earlier:
                     return earlier, False
-                raise Busy(f"{waiting} jobs are waiting already; at most {self.settings.max_jobs} may", retry_after_s=5)
-            return books.ledger.accept(_record(attempt, "queued", asked, key, priority), asked, hook)
+                raise Busy(_fullness(attempt.owner, waiting, self.settings.max_jobs), retry_after_s=5)
+            record = _record(attempt, "queued", asked, key)
+            return books.ledger.accept(record, asked, hook, entry=entry, most_open=most_open)
 
         record, new = await self.do(enter)
         if new:
             self.called()
         return record, new
+
+    async def audit(self, entry: Entry) -> None:
+        """Enter who asked for what, for a request that somebody waited for."""
+        await self.do(lambda books: books.audit.enter(entry))
 
     async def remember(
         self, attempt: Attempt, asked: Asked, answered: Answered, began: float
@@ -116,7 +137,7 @@ class Desk:
 
         def enter(books: Books) -> tuple[Answered, list[Kept]]:
             left, kept = keep_pictures(books.files, attempt.id, attempt.owner, answered)
-            record = _record(attempt, "interrupted" if attempt.interrupted else "done", asked, None, 0, began)
+            record = _record(attempt, "interrupted" if attempt.interrupted else "done", asked, None, began)
             books.ledger.enter(record, asked, left, kept)
             return left, kept
 
@@ -191,9 +212,14 @@ def fingerprint(asked: Asked) -> str:
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
-def _record(
-    attempt: Attempt, state: State, asked: Asked, key: str | None, priority: int, began: float | None = None
-) -> Record:
+def _fullness(owner: str, waiting: Mapping[str, int], room: int) -> str:
+    there = sum(waiting.values())
+    if there >= room:
+        return f"{there} jobs are waiting already; at most {room} may"
+    return f"{waiting[owner]} of your jobs are waiting already; the rest of the {room} is for others"
+
+
+def _record(attempt: Attempt, state: State, asked: Asked, key: str | None, began: float | None = None) -> Record:
     now = time.time()
     return Record(
         id=attempt.id,
@@ -201,7 +227,7 @@ def _record(
         owner=attempt.owner,
         state=state,
         durable=began is None,
-        priority=priority,
+        priority=attempt.priority,
         idempotency_key=key,
         fingerprint=fingerprint(asked),
         submitted_at=now if began is None else began,
@@ -220,10 +246,12 @@ def _open(settings: Settings) -> Books:
         ledger=Ledger(database),
         gallery=Gallery(database),
         outbox=Outbox(database),
+        audit=Audit(database),
+        usage=Usage(database),
         files=open_files(settings.pictures_url, settings.data_dir / "pictures"),
-        secret=_kept(settings.signing_key, settings.data_dir / "signing-key", secrets.token_bytes(32)),
+        secret=kept_secret(settings.signing_key, settings.data_dir / "signing-key", secrets.token_bytes(32)),
         # As text: whoever receives webhooks is given it.
-        webhook_key=_kept(
+        webhook_key=kept_secret(
             settings.webhook_key, settings.data_dir / "webhook-key", secrets.token_hex(32).encode()
         ).strip(),
     )
@@ -231,29 +259,6 @@ def _open(settings: Settings) -> Books:
 
 def _database_file(settings: Settings) -> Path:
     return settings.data_dir / "history.db"
-
-
-def _kept(given: SecretStr, path: Path, fresh: bytes) -> bytes:
-    """A secret: the operator's, or the one that was made for this data folder."""
-    if given.get_secret_value():
-        return given.get_secret_value().encode()
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return _keep(path, fresh)
-
-
-def _keep(path: Path, fresh: bytes) -> bytes:
-    part = path.with_suffix(".part")
-    part.touch(mode=0o600)
-    part.write_bytes(fresh)
-    try:
-        path.hardlink_to(part)  # the first of several servers wins
-    except FileExistsError:
-        return path.read_bytes()
-    finally:
-        part.unlink(missing_ok=True)
-    return fresh
 
 
 def sign(secret: bytes, text: str) -> str:

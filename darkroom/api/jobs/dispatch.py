@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,13 +21,14 @@ from darkroom.api.jobs.attempt import SCOPE, Attempt
 from darkroom.api.jobs.desk import Books, Desk
 from darkroom.api.jobs.intake import Said
 from darkroom.api.jobs.keeping import keep_pictures, remove_files, tidy
-from darkroom.api.owners import OWNER
+from darkroom.api.owners import OWNER, PRIORITY
 from darkroom.errors import DarkroomError
 from darkroom.history.database import HistoryUnavailable
 from darkroom.history.files import FilesUnavailable
 from darkroom.history.ledger import LEASE_S, SUSPECT_AFTER, Answered, Asked, Record, State, Wish
 from darkroom.logs import about
 from darkroom.options.values import OptionValues
+from darkroom.turns import has_place
 
 log = logging.getLogger(__name__)
 
@@ -106,20 +108,28 @@ class Dispatcher:
         room = 1 if self._on_trial in self._mine else self._context.settings.jobs_at_once
         if len(self._mine) >= room or not self._context.engine.ready():
             return False
-        claimed = await self._desk.do(lambda books: books.ledger.claim(alone=not self._mine))
+        full = self._without_place(room)
+        claimed = await self._desk.do(lambda books: books.ledger.claim(alone=not self._mine, without=full))
         if claimed is None:
             return False
         record, asked = claimed
         if record.attempts > SUSPECT_AFTER:
             self._on_trial = record.id
-        attempt = Attempt(id=record.id, kind=record.kind, owner=record.owner, seeds=asked.seeds)
+        attempt = Attempt(
+            id=record.id, kind=record.kind, owner=record.owner, priority=record.priority, seeds=asked.seeds
+        )
         self._mine[record.id] = self._desk.present[record.id] = attempt
         attempt.task = asyncio.ensure_future(self._work(attempt, record, asked))
         return True
 
+    def _without_place(self, room: int) -> frozenset[str]:
+        """The owners who have so much at work here that they leave the rest of the room to others."""
+        taken = Counter(attempt.owner for attempt in self._mine.values())
+        return frozenset(owner for owner in taken if not has_place(owner, taken, room))
+
     async def _work(self, attempt: Attempt, record: Record, asked: Asked) -> None:
         """Serve a request, and write down how it ended."""
-        with about(attempt.id):
+        with about(attempt.id), self._desk.traces.job(record, asked.traceparent):
             await self._work_on(attempt, record, asked)
 
     async def _work_on(self, attempt: Attempt, record: Record, asked: Asked) -> None:
@@ -173,6 +183,7 @@ class Dispatcher:
             "state": {},
             SCOPE: attempt,
             OWNER: attempt.owner,
+            PRIORITY: attempt.priority,
         }
 
     async def _write(self, attempt: Attempt, answered: Answered) -> None:
@@ -190,6 +201,7 @@ class Dispatcher:
 
         if await self._insist(keep):
             log.info("job %s: %s", attempt.id, state)
+            self._desk.traces.note("state", state)
         else:
             log.warning("job %s was ended or taken over meanwhile", attempt.id)
 
@@ -205,6 +217,7 @@ class Dispatcher:
             return books.ledger.end(attempt.id, state, answered=answered, error=error, model=attempt.model)
 
         log.info("job %s: %s: %s", attempt.id, state, error[1])
+        self._desk.traces.note("state", state)
         await self._insist(end)
 
     async def _insist(self, write: Callable[[Books], bool]) -> bool:
@@ -246,6 +259,8 @@ class Dispatcher:
                     self._wake.set()
 
     def _tidy(self, books: Books) -> int:
+        books.usage.tidy()
+        books.audit.forget_before(time.time() - self._context.settings.audit_days * 86_400)
         return tidy(books.gallery, books.ledger, books.files, self._context.settings)
 
     def _renew(self, books: Books) -> dict[str, Wish]:

@@ -20,6 +20,7 @@ class JobLinks(BaseModel):
     """Where more is found; paths below the server's root."""
 
     self: str
+    request: str
     result: str
     events: str
 
@@ -72,6 +73,7 @@ class JobDocument(BaseModel):
     progress: float = Field(description="0 to 1.")
     eta_s: float | None = Field(None, description="Seconds until it is done, as far as can be told.")
     model: str | None
+    version: str = Field(description="The version of the server that took it in.")
     submitted_at: float
     started_at: float | None
     ended_at: float | None
@@ -144,6 +146,7 @@ def job_document(
         progress=1.0 if record.state == "done" else progress or 0.0,
         eta_s=eta_s,
         model=record.model,
+        version=record.version,
         submitted_at=record.submitted_at,
         started_at=started,
         ended_at=ended,
@@ -154,10 +157,12 @@ def job_document(
         error=JobError(code=record.error_code or "", detail=record.error) if record.error else None,
         images=[image_document(one) for one in images],
         webhooks=[_webhook_document(call) for call in calls],
-        links=JobLinks(
-            self=f"/jobs/{record.id}", result=f"/jobs/{record.id}/result", events=f"/jobs/{record.id}/events"
-        ),
+        links=_links(f"/jobs/{record.id}"),
     )
+
+
+def _links(path: str) -> JobLinks:
+    return JobLinks(self=path, request=f"{path}/request", result=f"{path}/result", events=f"{path}/events")
 
 
 def accepted(record: Record) -> dict[str, Any]:

@@ -7,6 +7,7 @@ saw (`Last-Event-ID`) gets what lies behind it, from this server or another one,
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,7 +19,8 @@ from darkroom.api.context import Context, Shared
 from darkroom.api.jobs.course import get_record, progress_of, show
 from darkroom.api.jobs.desk import Desk
 from darkroom.api.jobs.routes import desk_of
-from darkroom.api.owners import owner_of
+from darkroom.api.owners import viewer_of
+from darkroom.api.running import ClientGoneError, while_connected
 from darkroom.errors import DarkroomError
 from darkroom.images.codecs import MEDIA_TYPES
 
@@ -68,7 +70,7 @@ async def events(
     failed or cancelled with the job's document.
     """
     desk = desk_of(request)
-    viewer = owner_of(request.scope)
+    viewer = viewer_of(request.scope)
     await get_record(desk, context, job_id, viewer)
     course = follow(desk, context, job_id, viewer, previews=previews, after=_read_place(last_event_id))
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -79,17 +81,21 @@ async def events(
 async def socket(websocket: WebSocket, job_id: str, previews: bool = False, last_event_id: str | None = None) -> None:
     """The same over a WebSocket: one JSON object `{"id", "event", "data"}` for each event."""
     context: Context = websocket.app.state.context
-    desk, viewer = desk_of(websocket), owner_of(websocket.scope)
+    desk, viewer = desk_of(websocket), viewer_of(websocket.scope)
     await websocket.accept()
-    try:
-        async for one in follow(desk, context, job_id, viewer, previews=previews, after=_read_place(last_event_id)):
-            if one:
-                await websocket.send_json({"id": one.event_id, "event": one.name, "data": one.data})
-        await websocket.close(_RESTARTS if desk.stopping.begun else 1000)
-    except DarkroomError as error:
-        await websocket.close(1008, str(error)[:120])
-    except WebSocketDisconnect:
-        return
+    course = follow(desk, context, job_id, viewer, previews=previews, after=_read_place(last_event_id))
+    with suppress(ClientGoneError, WebSocketDisconnect):
+        try:
+            await while_connected(websocket, _tell(websocket, course))
+            await websocket.close(_RESTARTS if desk.stopping.begun else 1000)
+        except DarkroomError as error:
+            await websocket.close(1008, str(error)[:120])
+
+
+async def _tell(websocket: WebSocket, course: AsyncIterator[Happening | None]) -> None:
+    async for one in course:
+        if one:
+            await websocket.send_json({"id": one.event_id, "event": one.name, "data": one.data})
 
 
 async def follow(

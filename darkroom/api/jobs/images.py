@@ -12,10 +12,11 @@ from darkroom.api.jobs.desk import Books, Desk, is_signed
 from darkroom.api.jobs.documents import ImageDocument, image_document
 from darkroom.api.jobs.keeping import remove_files, thumbnail_key
 from darkroom.api.jobs.routes import desk_of
-from darkroom.api.owners import EVERYBODY, may_see, owner_of
+from darkroom.api.owners import EVERYBODY, may_see, viewer_of
 from darkroom.errors import BadRequest, Forbidden, UnknownName
 from darkroom.history.gallery import MAX_TAG_CHARS, MAX_TAGS, Search
-from darkroom.history.ledger import MOST_LISTED, Kept
+from darkroom.history.ledger import Kept
+from darkroom.history.rows import MOST_LISTED
 
 router = APIRouter(prefix="/images", tags=["images"])
 
@@ -41,14 +42,16 @@ class ImageQuery(BaseModel):
     owner: str | None = Field(None, description="Whose it is, for who may see them all.")
     since: float | None = Field(None, allow_inf_nan=False, description="Made at this Unix time or later.")
     until: float | None = Field(None, allow_inf_nan=False, description="Made before this Unix time.")
-    before: str | None = Field(None, description="Made before this picture.")
+    before: str | None = Field(
+        None, description="Only what is behind this: the `next` of the page before, or a picture."
+    )
     limit: int = Field(50, ge=1, le=MOST_LISTED, description="Most pictures of the page.")
 
 
 @router.get("", operation_id="list_images")
 async def list_images(request: Request, query: Annotated[ImageQuery, Query()]) -> ImageList:
     """Pictures, the newest first."""
-    viewer = owner_of(request.scope)
+    viewer = viewer_of(request.scope)
     wanted = Search(
         owner=viewer if viewer != EVERYBODY else query.owner,
         text=query.text,
@@ -62,14 +65,13 @@ async def list_images(request: Request, query: Annotated[ImageQuery, Query()]) -
         limit=query.limit,
     )
     found = await desk_of(request).do(lambda books: books.gallery.search(wanted))
-    following = found[-1].id if len(found) == query.limit else None
-    return ImageList(images=[image_document(one) for one in found], next=following)
+    return ImageList(images=[image_document(one) for one in found.rows], next=found.next)
 
 
 @router.get("/{image_id}", operation_id="get_image")
 async def get_image(image_id: str, request: Request) -> ImageDocument:
     """What is known of a picture."""
-    return image_document(await _get(desk_of(request), image_id, owner_of(request.scope)))
+    return image_document(await _get(desk_of(request), image_id, viewer_of(request.scope)))
 
 
 @router.get("/{image_id}/file", operation_id="get_image_file", response_class=Response)
@@ -81,7 +83,7 @@ async def get_file(
 ) -> Response:
     """The picture's file. A signed address needs no password."""
     desk = desk_of(request)
-    viewer = owner_of(request.scope)
+    viewer = viewer_of(request.scope)
     if signature:
         secret = (await desk.do(lambda books: books)).secret
         if not is_signed(secret, f"/images/{image_id}/file", expires, signature, time.time()):
@@ -98,7 +100,7 @@ async def get_file(
 async def get_thumbnail(image_id: str, request: Request) -> Response:
     """The picture in small, WebP; made when it is first asked for."""
     desk = desk_of(request)
-    kept = await _get(desk, image_id, owner_of(request.scope))
+    kept = await _get(desk, image_id, viewer_of(request.scope))
     data = await desk.do(lambda books: _thumbnail(books, kept))
     if data is None:
         raise UnknownName("image", image_id, [])
@@ -113,21 +115,21 @@ async def tag_image(
 ) -> ImageDocument:
     """Have a picture carry exactly these tags."""
     desk = desk_of(request)
-    await _get(desk, image_id, owner_of(request.scope))
+    await _get(desk, image_id, viewer_of(request.scope))
     names = [name.strip() for name in tags]
     wrong = next((name for name in names if not 0 < len(name) <= MAX_TAG_CHARS), None)
     if wrong is not None or len(names) > MAX_TAGS:
         allowed = f"at most {MAX_TAGS} tags of 1 to {MAX_TAG_CHARS} characters"
         raise BadRequest("tags", wrong if wrong is not None else f"{len(names)} tags", allowed)
     await desk.do(lambda books: books.gallery.tag(image_id, names))
-    return image_document(await _get(desk, image_id, owner_of(request.scope)))
+    return image_document(await _get(desk, image_id, viewer_of(request.scope)))
 
 
 @router.delete("/{image_id}", operation_id="delete_image", status_code=204)
 async def delete_image(image_id: str, request: Request) -> None:
     """Remove a picture, its record and its file."""
     desk = desk_of(request)
-    await _get(desk, image_id, owner_of(request.scope))
+    await _get(desk, image_id, viewer_of(request.scope))
 
     def remove(books: Books) -> None:
         key = books.gallery.remove(image_id)

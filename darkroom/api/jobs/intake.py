@@ -5,15 +5,15 @@ and keeps what came of the others.
     Idempotency-Key                           the same request again gets the first one's job
     ?response=url                             addresses in the place of pictures
     ?webhook=URL, or X-Darkroom-Webhook       a call when the job has ended
+    X-Darkroom-Priority, or ?priority=        where it stands among those that wait
     Accept: image/*                           the first picture itself
 """
 
 import asyncio
 import logging
 import re
-import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -23,17 +23,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from darkroom.allowances import LOWEST, Allowance
 from darkroom.api.addresses import route_of
 from darkroom.api.answers import answer_error, refuse
+from darkroom.api.auth import turn_away
 from darkroom.api.jobs.attempt import SCOPE, Attempt
+from darkroom.api.jobs.auditing import ended_entry, is_audited
 from darkroom.api.jobs.desk import Desk, fingerprint, rebuilt
 from darkroom.api.jobs.documents import accepted
 from darkroom.api.jobs.keeping import media_type
+from darkroom.api.jobs.promising import promise
 from darkroom.api.jobs.unpacking import unpack
 from darkroom.api.jobs.webhooks import read_hook
-from darkroom.api.owners import owner_of
+from darkroom.api.limits import Limits
+from darkroom.api.owners import PRIORITY, allowance_of, owner_of
 from darkroom.api.running import CLIENT_CLOSED_REQUEST, ClientGoneError, while_connected
-from darkroom.errors import BadRequest, DarkroomError
+from darkroom.errors import BadRequest, DarkroomError, LimitExceeded
 from darkroom.history.ledger import Answered, Asked, Hook, Record, new_id
 from darkroom.logs import about
 from darkroom.settings import Settings
@@ -55,18 +60,23 @@ KINDS: Mapping[str, str] = MappingProxyType(
 )
 """The routes that do work, and what their jobs are called."""
 
+MOST_UNKEPT = 64
+"""Answers that wait in memory for their pictures to be kept. There are more only where disk or database stand still."""
+
 _KEY_CHARS = 200
 _FOLLOWED = re.compile(r"/jobs/([0-9a-f]{1,32})(/|$)")
 _KEPT_HEADERS = ("content-type", "x-seed", "x-darkroom-ignored", "x-darkroom-warnings")
-_OWN_PARAMETERS = ("async", "response", "webhook", "webhook_events")
+_OWN_PARAMETERS = ("async", "response", "webhook", "webhook_events", "priority")
+_WHOLE = re.compile(r"[+-]?\d{1,6}")
 
 
 class Intake:
     """ASGI middleware, the innermost: behind it are the routes alone."""
 
-    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+    def __init__(self, app: ASGIApp, desk: Desk, limits: Limits) -> None:
         self._app = app
         self._desk = desk
+        self._limits = limits
         self._endings: set[asyncio.Task[None]] = set()
         desk.serve = app
 
@@ -77,13 +87,18 @@ class Intake:
             with about(_followed(scope)):
                 await self._app(scope, receive, send)
             return
+        owner, allowance = owner_of(scope), allowance_of(scope)
         try:
             wish = read_wish(scope, self._desk.settings)
-        except BadRequest as error:
-            await answer_error(error)(scope, receive, send)
+            await self._limits.take_turn(owner, allowance)
+        except DarkroomError as error:
+            await turn_away(error, scope, receive, send)
             return
-        attempt = Attempt(id=new_id(), kind=kind, owner=owner_of(scope), deferred=wish.deferred or bool(wish.key))
-        scope = {**scope, SCOPE: attempt, "query_string": wish.query.encode()}
+        attempt = Attempt(
+            id=new_id(), kind=kind, owner=owner, allowance=allowance, priority=wish.priority,
+            deferred=wish.deferred or bool(wish.key),
+        )  # fmt: skip
+        scope = {**scope, SCOPE: attempt, PRIORITY: wish.priority, "query_string": wish.query.encode()}
         with about(attempt.id):
             if attempt.deferred:
                 await self._defer(attempt, wish, scope, receive, send)
@@ -98,10 +113,10 @@ class Intake:
         if not attempt.admitted:
             await said.pass_on(send)
             return
-        asked = asked_of(attempt, wish, scope, body.content)
+        asked = replace(asked_of(attempt, wish, scope, body.content), traceparent=self._desk.traces.carried())
         answer: Response
         try:
-            record, new = await self._desk.accept(attempt, asked, wish.key, hook=wish.hook)
+            record, new = await promise(self._desk, self._limits, attempt, asked, wish.key, wish.hook)
             if not new and record.fingerprint != fingerprint(asked):
                 raise BadRequest("Idempotency-Key", wish.key, "it was given to another request already")
             if wish.deferred:
@@ -131,12 +146,18 @@ class Intake:
         body = Body(receive)
         held = wish.by_address or wish.bare
         said = Said(None if held else send, job_id=attempt.id)
-        began = time.time()
+        began = attempt.began
         self._desk.present[attempt.id] = attempt
         try:
-            await self._app(scope, body.receive, said.send)
+            async with self._limits.attended(attempt):
+                await self._app(scope, body.receive, said.send)
+        except DarkroomError as error:
+            await turn_away(error, scope, receive, send)
+            return
         finally:
             self._desk.present.pop(attempt.id, None)
+            if attempt.admitted:
+                self._later(self._settle(attempt, said.status))
         worked = attempt.admitted and said.status == 200
         if held and not worked:
             await said.pass_on(send)
@@ -145,7 +166,10 @@ class Intake:
         elif wish.by_address:
             await self._answer_by_address(attempt, wish, scope, body, said, began, receive, send)
         if worked and not wish.by_address and self._desk.settings.history:
-            self._later(self._keep(attempt, asked_of(attempt, wish, scope, body.content), said, began))
+            if len(self._endings) < MOST_UNKEPT:
+                self._later(self._keep(attempt, asked_of(attempt, wish, scope, body.content), said, began))
+            else:
+                log.error("job %s is not kept: %d others wait to be", attempt.id, len(self._endings))
 
     async def _answer_barely(self, attempt: Attempt, said: "Said", scope: Scope, receive: Receive, send: Send) -> None:
         answered = said.answered
@@ -175,6 +199,16 @@ class Intake:
             scope, receive, send
         )
 
+    async def _settle(self, attempt: Attempt, status: int) -> None:
+        """Note how a request ended that somebody waited for. What failed here is not counted."""
+        try:
+            if status >= 400 and status != CLIENT_CLOSED_REQUEST:
+                await self._limits.refund(attempt)
+            if is_audited(attempt, self._desk.settings):
+                await self._desk.audit(ended_entry(attempt, status))
+        except DarkroomError as error:
+            log.error("job %s of %s is not noted: %s", attempt.id, attempt.owner, error)
+
     async def _keep(self, attempt: Attempt, asked: Asked, said: "Said", began: float) -> None:
         try:
             await self._desk.remember(attempt, asked, said.answered, began)
@@ -197,6 +231,7 @@ class Wish:
     key: str | None
     query: str
     hook: Hook | None
+    priority: int
 
 
 def read_wish(scope: Scope, settings: Settings) -> Wish:
@@ -221,7 +256,20 @@ def read_wish(scope: Scope, settings: Settings) -> Wish:
         key=key,
         query=urlencode([pair for pair in pairs if pair[0] not in _OWN_PARAMETERS]),
         hook=read_hook(own, sent, deferred=deferred, private=settings.webhook_private),
+        priority=read_priority(own.get("priority") or sent.get("x-darkroom-priority", ""), allowance_of(scope)),
     )
+
+
+def read_priority(text: str, allowance: Allowance) -> int:
+    """The priority that a client asks for. Raises LimitExceeded."""
+    if not text:
+        return min(0, allowance.priority)
+    highest = allowance.priority
+    if not _WHOLE.fullmatch(text) or not LOWEST <= int(text) <= highest:
+        raise LimitExceeded(
+            "priority", text, f"a whole number from {LOWEST} to {highest}, the highest that you may ask for"
+        )
+    return int(text)
 
 
 class Body:

@@ -11,11 +11,15 @@ from darkroom.api.jobs.attempt import Attempt
 from darkroom.api.jobs.course import get_record, passing_record, show
 from darkroom.api.jobs.desk import Desk, rebuilt
 from darkroom.api.jobs.documents import JobDocument
-from darkroom.api.jobs.intake import root_of
+from darkroom.api.jobs.intake import read_priority, root_of
 from darkroom.api.jobs.keeping import remove_files
-from darkroom.api.owners import EVERYBODY, may_see, owner_of
-from darkroom.errors import DarkroomError
-from darkroom.history.ledger import MOST_LISTED, Record, State, Wanted, Wish, new_id
+from darkroom.api.jobs.promising import promise_again
+from darkroom.api.limits import limits_of
+from darkroom.api.owners import EVERYBODY, allowance_of, may_see, owner_of, viewer_of
+from darkroom.api.scopes import scope_of
+from darkroom.errors import DarkroomError, MissingScope
+from darkroom.history.ledger import Record, State, Wanted, Wish, new_id
+from darkroom.history.rows import MOST_LISTED
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -41,14 +45,15 @@ class JobQuery(BaseModel):
     kind: str | None = Field(None, description="Only jobs of this kind.")
     owner: str | None = Field(None, description="Only jobs of this user, for who may see them all.")
     model: str | None = Field(None, description="Only jobs whose checkpoint's name holds this.")
-    before: str | None = Field(None, description="Only jobs submitted before this one.")
+    before: str | None = Field(None, description="Only what is behind this: the `next` of the page before, or a job.")
     limit: int = Field(50, ge=1, le=MOST_LISTED, description="Most jobs of the page.")
+    pictures: bool = Field(False, description="Tell the pictures of ended jobs too.")
 
 
 @router.get("", operation_id="list_jobs")
 async def list_jobs(request: Request, context: Shared, query: Annotated[JobQuery, Query()]) -> JobList:
     """Jobs, the last submitted first. Of those that a client waited for, the ones that were kept."""
-    desk, viewer = desk_of(request), owner_of(request.scope)
+    desk, viewer = desk_of(request), viewer_of(request.scope)
     wanted = Wanted(
         owner=viewer if viewer != EVERYBODY else query.owner,
         states=tuple(query.state),
@@ -57,10 +62,10 @@ async def list_jobs(request: Request, context: Shared, query: Annotated[JobQuery
         before=query.before,
         limit=query.limit,
     )
-    records = await desk.do(lambda books: books.ledger.list_jobs(wanted))
-    passing = [] if query.before else _passing(desk, context, viewer, wanted, {record.id for record in records})
-    page = [await show(desk, context, record, pictures=False) for record in (*passing, *records)]
-    return JobList(jobs=page, next=records[-1].id if len(records) == query.limit else None)
+    found = await desk.do(lambda books: books.ledger.list_jobs(wanted))
+    passing = [] if query.before else _passing(desk, context, viewer, wanted, {record.id for record in found.rows})
+    page = [await show(desk, context, record, pictures=query.pictures) for record in (*passing, *found.rows)]
+    return JobList(jobs=page, next=found.next)
 
 
 def _passing(desk: Desk, context: Context, viewer: str, wanted: Wanted, known: set[str]) -> list[Record]:
@@ -68,7 +73,10 @@ def _passing(desk: Desk, context: Context, viewer: str, wanted: Wanted, known: s
     found = [
         passing_record(attempt, context)
         for attempt in desk.present.values()
-        if attempt.id not in known and attempt.engine_jobs and may_see(viewer, attempt.owner)
+        if attempt.id not in known
+        and attempt.engine_jobs
+        and may_see(viewer, attempt.owner)
+        and wanted.owner in (None, attempt.owner)
     ]
     return [
         record
@@ -83,7 +91,7 @@ def _passing(desk: Desk, context: Context, viewer: str, wanted: Wanted, known: s
 async def get_job(job_id: str, request: Request, context: Shared) -> JobDocument:
     """One job."""
     desk = desk_of(request)
-    return await show(desk, context, await get_record(desk, context, job_id, owner_of(request.scope)))
+    return await show(desk, context, await get_record(desk, context, job_id, viewer_of(request.scope)))
 
 
 @router.get("/{job_id}/result", operation_id="get_job_result", response_class=Response)
@@ -97,7 +105,7 @@ async def get_result(
 ) -> Response:
     """The very answer that a client would have had that waited. 409 as long as there is none."""
     desk = desk_of(request)
-    record = await get_record(desk, context, job_id, owner_of(request.scope))
+    record = await get_record(desk, context, job_id, viewer_of(request.scope))
     root, linked = root_of(request.scope), response == "url"
     body, answered = await desk.do(lambda books: rebuilt(books, job_id, root, desk.settings, linked=linked))
     if answered is None:
@@ -109,7 +117,7 @@ async def get_result(
 async def get_request(job_id: str, request: Request, context: Shared) -> Response:
     """What was asked, as it was sent; `X-Darkroom-Path` says of which route."""
     desk = desk_of(request)
-    await get_record(desk, context, job_id, owner_of(request.scope))
+    await get_record(desk, context, job_id, viewer_of(request.scope))
     asked = await desk.do(lambda books: books.ledger.request_of(job_id))
     if asked is None:
         raise NotFinished("the request is kept once it is answered")
@@ -119,14 +127,20 @@ async def get_request(job_id: str, request: Request, context: Shared) -> Respons
 
 @router.post("/{job_id}/rerun", operation_id="rerun_job", status_code=202)
 async def rerun_job(job_id: str, request: Request, context: Shared) -> JobDocument:
-    """Do the same again: the same request, options and seeds, as a new job."""
-    desk = desk_of(request)
-    record = await get_record(desk, context, job_id, owner_of(request.scope))
+    """Do the same again: the same request, options and seeds, as a new job. Counts as a request for work."""
+    desk, allowance = desk_of(request), allowance_of(request.scope)
+    record = await get_record(desk, context, job_id, viewer_of(request.scope))
     asked = await desk.do(lambda books: books.ledger.request_of(job_id))
     if asked is None:
         raise NotFinished("the request is kept once it is answered")
-    attempt = Attempt(id=new_id(), kind=record.kind, owner=record.owner, model=record.model)
-    again, _ = await desk.accept(attempt, asked, None)
+    if not allowance.allows(scope_of("POST", asked.path)):
+        raise MissingScope(f"to ask {asked.path} again needs another scope than you have")
+    owner = owner_of(request.scope) or record.owner
+    priority = read_priority(request.headers.get("x-darkroom-priority", ""), allowance)
+    attempt = Attempt(
+        id=new_id(), kind=record.kind, owner=owner, allowance=allowance, priority=priority, model=record.model
+    )
+    again = await promise_again(desk, limits_of(request), attempt, asked, job_id)
     return await show(desk, context, again)
 
 
@@ -139,7 +153,7 @@ async def cancel_job(
 ) -> JobDocument:
     """Stop a job that waits or is at work; nothing comes of it. An ended one stays as it is, unless it is forgotten."""
     desk = desk_of(request)
-    record = await get_record(desk, context, job_id, owner_of(request.scope))
+    record = await get_record(desk, context, job_id, viewer_of(request.scope))
     if record.ended and forget:
         document = await show(desk, context, record)
         await desk.do(lambda books: remove_files(books.files, books.ledger.remove(job_id) or []))
@@ -156,7 +170,7 @@ async def cancel_job(
 async def interrupt_job(job_id: str, request: Request, context: Shared) -> JobDocument:
     """Stop a job; the pictures so far are its result."""
     desk = desk_of(request)
-    record = await get_record(desk, context, job_id, owner_of(request.scope))
+    record = await get_record(desk, context, job_id, viewer_of(request.scope))
     if not record.ended:
         await _wish(desk, job_id, "interrupt")
         attempt = desk.present.get(job_id)
@@ -165,12 +179,23 @@ async def interrupt_job(job_id: str, request: Request, context: Shared) -> JobDo
     return await _again(desk, context, job_id, request)
 
 
+@router.post("/{job_id}/skip", operation_id="skip_batch")
+async def skip_batch(job_id: str, request: Request, context: Shared) -> JobDocument:
+    """Stop the batch that the job draws now, keep its pictures so far, and go on with the next batch."""
+    desk = desk_of(request)
+    await get_record(desk, context, job_id, viewer_of(request.scope))
+    attempt = desk.present.get(job_id)
+    if attempt:
+        attempt.skip(context)
+    return await _again(desk, context, job_id, request)
+
+
 async def _wish(desk: Desk, job_id: str, wish: Wish) -> None:
     await desk.do(lambda books: books.ledger.wish(job_id, wish))
 
 
 async def _again(desk: Desk, context: Context, job_id: str, request: Request) -> JobDocument:
-    return await show(desk, context, await get_record(desk, context, job_id, owner_of(request.scope)))
+    return await show(desk, context, await get_record(desk, context, job_id, viewer_of(request.scope)))
 
 
 def desk_of(request: HTTPConnection) -> Desk:

@@ -8,7 +8,18 @@ from threading import Event as Flag
 
 import numpy as np
 
-from darkroom.engine.client import FINAL, DeviceMemory, EngineStats, Event, Finished, JobStatus, Preview, State
+from darkroom.engine.client import (
+    ANYBODY,
+    FINAL,
+    DeviceMemory,
+    EngineStats,
+    Event,
+    Finished,
+    JobStatus,
+    Preview,
+    Standing,
+    State,
+)
 from darkroom.errors import Busy, DarkroomError, UnknownName
 from darkroom.jobs.describing import Description, InTags, InWords
 from darkroom.jobs.merging import MergeOrder, Report, Stage
@@ -89,6 +100,7 @@ class FakeEngine:
         self.counted = EngineStats()
         self.shelf = Shelf()
         self.specs: list[JobSpec] = []
+        self.standings: dict[str, Standing] = {}
         self.retouched: list[RetouchSpec] = []
         self.notes: tuple[tuple[str, object], ...] = ()
         self.description = Description(sentence="a red square")
@@ -96,7 +108,7 @@ class FakeEngine:
         self.merges: list[MergeOrder] = []
         self._events: dict[str, Event] = {}
 
-    def submit(self, spec: Spec) -> str:
+    def submit(self, spec: Spec, standing: Standing = ANYBODY) -> str:
         if self.crash:
             raise self.crash
         if len([job for job in self.jobs() if job.state not in FINAL]) >= self.capacity:
@@ -110,6 +122,7 @@ class FakeEngine:
             self.specs.append(spec)
         else:
             self.retouched.append(spec)
+        self.standings[job_id] = standing
         self._events[job_id] = Event(status=status)
         if not self.held:
             self.finish(job_id)
@@ -221,6 +234,9 @@ class FakeEngine:
     ) -> Sequence[EmbeddingInfo]:
         fitting = [info for info in self.shelf.embeddings if width in (None, info.width)]
         return [info for info in fitting if any(info.name in text for text in texts)]
+
+    def count_tokens(self, width: int | None, text: str, emphasis: Emphasis, comma_backtrack: int) -> int:
+        return len(text.split())
 
     async def merge(self, order: MergeOrder, report: Report, stop: Flag) -> CheckpointInfo:
         self.merges.append(order)

@@ -281,7 +281,7 @@ def test_a_key_still_opens_where_someone_else_behind_the_address_guesses(serve: 
 def test_the_login_form_tells_whether_a_password_is_right(guarded: TestClient) -> None:
     right = guarded.post("/login", data={"username": "me", "password": "secret"})
     assert (right.status_code, right.json()) == (200, {"success": True})
-    assert "set-cookie" not in right.headers
+    assert "set-cookie" in right.headers
     wrong = guarded.post("/login", data={"username": "me", "password": "wrong"})
     assert (wrong.status_code, wrong.json()["detail"]) == (400, "Incorrect credentials.")
     assert guarded.post("/login").status_code == 400

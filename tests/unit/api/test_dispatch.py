@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from darkroom.api.app import create_app
 from darkroom.api.jobs import dispatch
 from darkroom.api.jobs.desk import Desk
+from darkroom.engine.client import ANYBODY, Standing
 from darkroom.history import database, ledger
 from darkroom.jobs.retouching import Spec
 from darkroom.options.store import Options
@@ -40,8 +41,8 @@ class SlowEngine(FakeEngine):
         super().__init__(held=True)
         self.job_s = job_s
 
-    def submit(self, spec: Spec) -> str:
-        job_id = super().submit(spec)
+    def submit(self, spec: Spec, standing: Standing = ANYBODY) -> str:
+        job_id = super().submit(spec, standing)
         threading.Timer(self.job_s, self.end, [job_id]).start()
         return job_id
 

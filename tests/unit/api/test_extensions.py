@@ -66,7 +66,9 @@ def serve(tmp_path: Path, **settings: object) -> TestClient:
 def test_the_example_brings_a_script_a_route_and_itself_into_the_lists(tmp_path: Path) -> None:
     with serve(tmp_path) as client:
         [listed] = client.get("/sdapi/v1/extensions").json()
-        assert list(listed) == ["name", "remote", "branch", "commit_hash", "version", "commit_date", "enabled"]
+        original = ["name", "remote", "branch", "commit_hash", "version", "commit_date", "enabled"]
+        assert list(listed) == [*original, "scripts", "routes"]
+        assert (listed["scripts"], listed["routes"]) == (["Test strip"], ["/ext/test-strip/scales"])
         assert (listed["name"], listed["version"], listed["enabled"]) == ("test-strip", "1.0.0", True)
         scripts = client.get("/sdapi/v1/scripts").json()
         assert "test strip" in scripts["txt2img"]

@@ -41,6 +41,24 @@ def test_answers_are_counted_by_family_and_status(client: TestClient) -> None:
     assert found['darkroom_http_seconds_count{family="sdapi"}'] == 2
 
 
+def test_errors_are_counted_by_their_code(client: TestClient, engine: FakeEngine) -> None:
+    client.post(TXT2IMG, json={**SMALL, "steps": 0})
+    client.post("/v1/images/generations", json={"prompt": "x", "model": "nobody's"})
+    client.get("/jobs/nope")
+    client.get("/nowhere")
+    engine.crash = RuntimeError("boom")
+    client.post(TXT2IMG, json=SMALL)
+    found = samples(client)
+    errors = {name: count for name, count in found.items() if name.startswith("darkroom_errors_total")}
+    assert errors == {
+        'darkroom_errors_total{code="bad_request",family="sdapi"}': 1,
+        'darkroom_errors_total{code="model_not_found",family="openai"}': 1,
+        'darkroom_errors_total{code="unknown_name",family="jobs"}': 1,
+        'darkroom_errors_total{code="404",family="other"}': 1,
+        'darkroom_errors_total{code="internal",family="sdapi"}': 1,
+    }
+
+
 def test_an_exception_that_nobody_expected_is_counted_as_500(client: TestClient, engine: FakeEngine) -> None:
     engine.crash = RuntimeError("boom")
     client.post(TXT2IMG, json=SMALL)

@@ -66,8 +66,8 @@ def test_a_job_that_was_dropped_from_the_queue_answers_without_pictures(tmp_path
     engine = FakeEngine(held=True)
     submit = engine.submit
 
-    def submit_and_cancel(spec: Any) -> str:
-        job_id = submit(spec)
+    def submit_and_cancel(spec: Any, standing: Any = None) -> str:
+        job_id = submit(spec, standing)
         engine.cancel(job_id)
         return job_id
 

@@ -1,5 +1,6 @@
 import io
 import zipfile
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -77,8 +78,8 @@ def test_an_interrupt_before_the_first_picture_is_told(client: TestClient, engin
     engine.held = True
     submit = engine.submit
 
-    def submit_and_interrupt(spec: object) -> str:
-        job_id = submit(spec)  # type: ignore[arg-type]
+    def submit_and_interrupt(spec: Any, standing: Any = None) -> str:
+        job_id = submit(spec, standing)
         engine.finish(job_id, "interrupted", pictures=0)
         return job_id
 

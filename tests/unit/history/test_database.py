@@ -9,7 +9,9 @@ import pytest
 
 from darkroom.history import database as rooms
 from darkroom.history.database import Database, HistoryUnavailable, sqlite_url
-from darkroom.history.ledger import Asked, Ledger, Record, Wanted, new_id
+from darkroom.history.gallery import Gallery, Search
+from darkroom.history.ledger import Asked, Hook, Kept, Ledger, Record, Wanted, new_id
+from darkroom.history.webhooks import Outbox
 
 Open = Callable[[Path], Ledger]
 ASKED = Asked(path="/sdapi/v1/txt2img", body=b"{}")
@@ -45,7 +47,7 @@ def ledger(file: Path, open_at: Open) -> Ledger:
 
 
 def listed(ledger: Ledger) -> set[str]:
-    return {record.id for record in ledger.list_jobs(Wanted())}
+    return {record.id for record in ledger.list_jobs(Wanted()).rows}
 
 
 def test_a_file_that_was_removed_is_written_anew_with_all_that_was_in_it(
@@ -132,14 +134,72 @@ def test_a_damaged_file_that_was_put_away_makes_room_for_a_new_one(ledger: Ledge
     assert listed(ledger) == {later}
 
 
-def test_an_error_repeats_nothing_of_what_is_kept(ledger: Ledger, file: Path) -> None:
-    ledger.accept(job(), ASKED)
+NO_TEXT = "CAST(x'736563726574ff' AS TEXT)"
+"""`secret` and a byte that is none of UTF-8."""
+
+
+def damage(file: Path, statement: str, *values: str) -> None:
     with sqlite3.connect(file) as opened:
-        opened.execute("UPDATE jobs SET model = CAST(x'736563726574ff' AS TEXT)")
+        assert opened.execute(statement, values).rowcount > 0
     opened.close()
+
+
+def test_an_error_repeats_nothing_of_what_is_kept(ledger: Ledger, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    known = ledger.accept(job(), ASKED)[0].id
+    damage(file, f"UPDATE jobs SET model = {NO_TEXT}")
     with pytest.raises(HistoryUnavailable, match="decode") as caught:
-        listed(ledger)
-    assert "secret" not in str(caught.value)
+        ledger.find(known)
+    assert listed(ledger) == set()
+    assert "secret" not in f"{caught.value} {caplog.text}"
+
+
+@pytest.mark.parametrize(
+    "change", [f"model = {NO_TEXT}", f"version = {NO_TEXT}", "state = 'donf'", "attempts = NULL", f"owner = {NO_TEXT}"]
+)
+def test_a_job_that_cannot_be_read_is_in_nobody_s_way(ledger: Ledger, file: Path, change: str) -> None:
+    damaged, *whole = (ledger.accept(job(submitted_at=float(when)), ASKED)[0].id for when in range(5))
+    with sqlite3.connect(file) as opened:
+        opened.execute("PRAGMA writable_schema = ON")
+        opened.execute("UPDATE sqlite_master SET sql = replace(sql, ' NOT NULL', '') WHERE name = 'jobs'")
+    opened.close()
+    ledger._database._engine.dispose()
+    damage(file, f"UPDATE jobs SET {change} WHERE id = ?", damaged)
+    first = ledger.list_jobs(Wanted(limit=4))
+    assert {one.id for one in first.rows} == set(whole)
+    assert {one.id for one in ledger.list_jobs(Wanted(limit=4, before=first.next)).rows} == set()
+    taken = [ledger.claim() for _ in range(5)]
+    assert [one[0].id for one in taken if one] == whole
+    assert taken[4] is None
+
+
+def test_a_picture_that_cannot_be_read_is_left_out(ledger: Ledger, file: Path) -> None:
+    known = ledger.accept(job(), ASKED)[0]
+    ledger.claim()
+    made = [
+        Kept(id=new_id(), job_id=known.id, place=place, owner="ann", created_at=float(place), key=f"{place}.png",
+             media_type="image/png", size=10, sha256="", tags=(f"tag{place}",))
+        for place in range(3)
+    ]  # fmt: skip
+    ledger.end(known.id, "done", pictures=made)
+    gallery = Gallery(ledger._database)
+    damage(file, f"UPDATE pictures SET infotext = {NO_TEXT} WHERE id = ?", made[1].id)
+    assert gallery.search(Search()).rows == [made[2], made[0]]
+    assert gallery.of_job(known.id) == [made[0], made[2]]
+    damage(file, f"UPDATE tags SET name = {NO_TEXT} WHERE picture_id = ?", made[0].id)
+    assert [one.id for one in gallery.search(Search()).rows] == [made[2].id, made[0].id]
+    assert gallery.drop(older_than=1.5) == ["0.png", "1.png"]
+    assert [one.id for one in gallery.search(Search()).rows] == [made[2].id]
+
+
+def test_a_call_that_cannot_be_read_is_in_nobody_s_way(ledger: Ledger, file: Path) -> None:
+    hook = Hook(url="https://example.com/", events=("cancelled",))
+    ids = [ledger.accept(job(), ASKED, hook)[0].id for _ in range(3)]
+    for job_id in ids:
+        ledger.wish(job_id, "cancel")
+    damage(file, "UPDATE webhooks SET events = '[broken' WHERE job_id = ?", ids[0])
+    damage(file, f"UPDATE jobs SET model = {NO_TEXT} WHERE id = ?", ids[1])
+    outbox = Outbox(ledger._database)
+    assert [due.job.id for due in outbox.claim(10)] == [ids[2]]
 
 
 def test_a_request_that_cannot_be_read_is_not_in_the_way_of_others(ledger: Ledger, file: Path) -> None:

@@ -1,15 +1,18 @@
 """The book of jobs: what was promised is done once, by one server, and nobody keeps another one waiting."""
 
 import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from darkroom.errors import BadRequest
 from darkroom.history.database import Database
-from darkroom.history.gallery import Gallery
+from darkroom.history.gallery import Gallery, Search
 from darkroom.history.ledger import (
     LEASE_S,
     MAX_ATTEMPTS,
@@ -23,6 +26,7 @@ from darkroom.history.ledger import (
     Wanted,
     new_id,
 )
+from darkroom.history.rows import Page
 
 ASKED = Asked(path="/sdapi/v1/txt2img", body=b'{"prompt": "\xc3\xa4"}', options={"n_rows": 2}, seeds={"seed": 2**53})
 
@@ -52,7 +56,12 @@ _moments = itertools.count()
 
 def job(owner: str = "ann", **changes: object) -> Record:
     made = Record(
-        id=new_id(), kind="txt2img", owner=owner, state="queued", durable=True, submitted_at=float(next(_moments))
+        id=new_id(),
+        kind="txt2img",
+        owner=owner,
+        state="queued",
+        durable=True,
+        submitted_at=999 + next(_moments) / 10_000,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 
@@ -208,16 +217,43 @@ def test_a_job_that_waits_is_cancelled_at_once_and_one_at_work_is_asked_to_end(l
     assert ledger.wish("absent", "cancel") is None
 
 
+def listed(ledger: Ledger, **wanted: Any) -> list[str]:
+    return [record.id for record in ledger.list_jobs(Wanted(**wanted)).rows]
+
+
+def test_pages_hold_everything_once_whatever_is_removed_between_them(ledger: Ledger, database: Database) -> None:
+    """Several jobs of the same moment, some of which end and are removed; the row before the next page among them."""
+    records = accepted(ledger, *(job(submitted_at=float(number // 3)) for number in range(8)))
+    while taken := ledger.claim():
+        ledger.end(taken[0].id, "done", pictures=[replace(picture(taken[0]), created_at=taken[0].submitted_at)])
+    newest = [one.id for one in sorted(records, key=lambda one: (one.submitted_at, one.id), reverse=True)]
+    assert pages(lambda before: ledger.list_jobs(Wanted(before=before, limit=4))) == [newest[:4], newest[4:]]
+    found = pages(lambda before: Gallery(database).search(Search(before=before, limit=3)))
+    assert [len(one) for one in found] == [3, 3, 2]
+    first = ledger.list_jobs(Wanted(limit=3))
+    ledger.remove(first.rows[-1].id)
+    assert listed(ledger, before=first.next) == newest[3:]
+    with pytest.raises(BadRequest, match="before"):
+        ledger.list_jobs(Wanted(before=first.rows[-1].id))
+
+
+def pages(read: Callable[[str | None], Page[Any]]) -> list[list[str]]:
+    found = [read(None)]
+    while found[-1].next is not None:
+        found.append(read(found[-1].next))
+    return [[row.id for row in one.rows] for one in found]
+
+
 def test_lists_are_narrowed_and_paged(ledger: Ledger) -> None:
     records = accepted(ledger, *(job(owner=owner) for owner in ("ann", "ben", "ann", "ann")))
     ledger.claim()
     newest = [record.id for record in reversed(records)]
-    assert [one.id for one in ledger.list_jobs(Wanted())] == newest
-    assert [one.id for one in ledger.list_jobs(Wanted(limit=2))] == newest[:2]
-    assert [one.id for one in ledger.list_jobs(Wanted(before=newest[1]))] == newest[2:]
-    assert [one.id for one in ledger.list_jobs(Wanted(owner="ben"))] == [records[1].id]
-    assert [one.id for one in ledger.list_jobs(Wanted(states=("running",)))] == [records[0].id]
-    assert ledger.list_jobs(Wanted(kind="extras")) == []
+    assert listed(ledger) == newest
+    assert listed(ledger, limit=2) == newest[:2]
+    assert listed(ledger, before=newest[1]) == newest[2:]
+    assert listed(ledger, owner="ben") == [records[1].id]
+    assert listed(ledger, states=("running",)) == [records[0].id]
+    assert listed(ledger, kind="extras") == []
     assert ledger.waiting_before(records[3]) == 2
     assert (ledger.count_open(), ledger.count_open("ben")) == (4, 1)
 

@@ -186,6 +186,38 @@ def test_what_was_skipped_is_noted_once() -> None:
     ]
 
 
+def depths(guidance: Guidance, calls: int) -> list[str]:
+    """For every call, whether each of its rows skips the inner layers (s) or has them compute (c)."""
+    found = []
+    for call in range(calls):
+        rows = guidance.question(at(1.0), call).rows
+        for row in rows:
+            assert row.kept is not None
+            if not row.is_shallow:
+                row.kept.features = torch.zeros(1)
+        found.append("".join("s" if row.is_shallow else "c" for row in rows))
+    return found
+
+
+def test_the_inner_layers_answer_one_of_several_calls() -> None:
+    options = GuidanceOptions(deep_cache=3)
+    assert depths(make_guidance(7.0, options=options), 7) == ["cc", "ss", "ss", "cc", "ss", "ss", "cc"]
+
+
+def test_the_inner_layers_answer_for_another_text_and_for_a_row_that_was_left_out() -> None:
+    edited = Timed(entries=(Entry(2, ""), Entry(4, "")), conds=(CAT, DOG))
+    guidance = make_guidance(7.0, (edited, 1.0), options=GuidanceOptions(deep_cache=8))
+    assert depths(guidance, 4) == ["cc", "ss", "ss", "cs"]
+    options = GuidanceOptions(deep_cache=4, skip_early=0.5)
+    assert depths(make_guidance(7.0, options=options, expected=4), 5) == ["c", "s", "s", "sc", "cc"]
+
+
+def test_nothing_is_kept_unless_asked_for_nor_skipped_where_nothing_was_found() -> None:
+    assert all(row.kept is None for row in make_guidance(7.0).question(at(1.0), 0).rows)
+    guidance = make_guidance(7.0, options=GuidanceOptions(deep_cache=3))
+    assert not any(row.is_shallow for call in range(3) for row in guidance.question(at(1.0), call).rows)
+
+
 def test_a_pair_is_the_guided_estimate_over_the_negative_prompts_own() -> None:
     asked = at(1.0, pair=True)
     guidance = make_guidance(1.0)

@@ -43,8 +43,8 @@ def test_a_section_may_be_frozen_by_the_name_of_the_original() -> None:
 def test_every_section_has_a_name_and_every_name_freezes_something() -> None:
     for section in SECTION_NAMES:
         freezing = Freezing(sections=read_sections(section))
-        assert any(freezing._reason(name) for name in TABLE), section
-    assert all(Freezing(sections=frozenset(SECTION_NAMES))._reason(name) for name in TABLE)
+        assert any(freezing.reason(name) for name in TABLE), section
+    assert all(Freezing(sections=frozenset(SECTION_NAMES)).reason(name) for name in TABLE)
     assert len(SECTION_NAMES) < len(SECTIONS)
 
 

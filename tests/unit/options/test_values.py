@@ -14,7 +14,11 @@ from darkroom.options.table import TABLE
 from darkroom.options.values import STEERING, OptionValues, has_no_effect
 
 PACKAGE = Path(darkroom.__file__).parent
-CODE = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py") if path.parent.name != "options")
+CODE = "".join(
+    path.read_text(encoding="utf-8")
+    for path in PACKAGE.rglob("*")
+    if path.suffix in {".py", ".js"} and path.parent.name != "options"
+)
 HINTS = get_type_hints(OptionValues)
 
 

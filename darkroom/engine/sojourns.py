@@ -1,0 +1,70 @@
+"""In which order lanes are served: who would be done first if all shared the device alike, goes first.
+
+The fair sojourn protocol: Friedman and Henderson 2003, doi:10.1145/781027.781056. Beside the device a second one is
+imagined that serves everybody at once, each at an equal share. The lane that would leave it next is served here, alone
+or with others that can share its forward pass. So quick pictures are not held up by long ones, long ones are not
+stretched by each other, and nobody is done later than with equal shares: as the imagined device goes on, every lane
+comes to the front, whoever comes after it.
+
+How long a lane takes is a guess. One that takes longer goes on as a newcomer with half as much again to do.
+
+Pure bookkeeping of seconds; no clock of its own.
+"""
+
+import heapq
+from collections.abc import Container
+
+AGAIN = 0.5
+"""How much longer a lane that takes longer than was thought is thought to take, by what it has taken."""
+
+
+class Sojourns:
+    """When lanes would leave the imagined device, on its own time, by the numbers that they are known by."""
+
+    __slots__ = ("_ends", "_left_s", "_now_s", "_present")
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        """The imagined device's time: the seconds that it has given to each lane that was there throughout."""
+        self._present: list[float] = []
+        self._ends: dict[int, float] = {}
+        self._left_s: dict[int, tuple[float, float]] = {}
+        """By lane, what it was thought to take, and what is left of it; negative if it took longer."""
+
+    def enter(self, lane: int, expected_s: float) -> None:
+        """A lane comes that is thought to take so many seconds of the device."""
+        self._expect(lane, expected_s)
+        self._left_s[lane] = expected_s, expected_s
+
+    def serve(self, lane: int, seconds: float) -> None:
+        """A lane had so many seconds of the device, its share of a batch."""
+        expected_s, left_s = self._left_s[lane]
+        left_s -= seconds
+        if left_s < 0:
+            more_s = AGAIN * (expected_s - left_s)
+            expected_s, left_s = expected_s - left_s + more_s, more_s
+            self._expect(lane, more_s)
+        self._left_s[lane] = expected_s, left_s
+
+    def work(self, seconds: float) -> None:
+        """The device worked so long, and so did the imagined one."""
+        while self._present and seconds > 0:
+            until_next_s = (self._present[0] - self._now_s) * len(self._present)
+            if until_next_s > seconds:
+                self._now_s += seconds / len(self._present)
+                return
+            self._now_s = heapq.heappop(self._present)
+            seconds -= until_next_s
+
+    def keep(self, lanes: Container[int]) -> None:
+        """Forget all other lanes, which are gone. They stay on the imagined device for as long as they would have."""
+        for lane in [lane for lane in self._ends if lane not in lanes]:
+            del self._ends[lane], self._left_s[lane]
+
+    def end_s(self, lane: int) -> float:
+        """When a lane would leave; the smaller, the sooner it is served."""
+        return self._ends[lane]
+
+    def _expect(self, lane: int, seconds: float) -> None:
+        self._ends[lane] = self._now_s + seconds
+        heapq.heappush(self._present, self._ends[lane])

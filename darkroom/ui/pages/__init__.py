@@ -1,0 +1,1 @@
+"""The pages, one module each: `build(shell)` puts its controls into the tab that is open."""
