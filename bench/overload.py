@@ -1,13 +1,15 @@
 """`python -m bench.overload`: what becomes of a server that is asked for ten times what it can do.
 
-Requests come at a steady rate, whatever becomes of them: half of their clients wait, half do not, some go away. Prints
-how they were answered and how long that took, the server's memory, and how soon a single request is as quick as before.
+Requests come at a steady rate, whatever becomes of them: half of their clients wait, half do not, some go away; others
+ask for long answers and read a byte a second. Prints how they were answered and how long that took, the server's
+memory, and how soon after the last of them a single request is as quick as before.
 """
 
 import argparse
 import asyncio
 import math
 import random
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -33,7 +35,9 @@ class Found:
 
     times: dict[int, list[float]] = field(default_factory=dict)
     without_hint: int = 0
+    let_go: int = 0
     promised: list[str] = field(default_factory=list)
+    asking: list[asyncio.Task[None]] = field(default_factory=list)
 
     def note(self, status: int, seconds: float) -> None:
         """One more answer."""
@@ -50,30 +54,44 @@ def main() -> None:
     parser.add_argument("--max-queue", type=int, default=32, help="the server's setting")
     parser.add_argument("--max-jobs", type=int, default=64, help="the server's setting")
     parser.add_argument("--threads", type=int, default=0, help="the server's setting")
+    parser.add_argument("--slow-reader-s", type=float, default=5, help="the server's setting")
+    parser.add_argument("--slow", type=int, default=50, help="clients that read a byte a second")
     wanted = parser.parse_args()
-    flags = [f"--{name}={getattr(wanted, name.replace('-', '_'))}" for name in ("max-queue", "max-jobs", "threads")]
+    names = ("max-queue", "max-jobs", "threads", "slow-reader-s")
+    flags = ["--no-ui", *(f"--{name}={getattr(wanted, name.replace('-', '_'))}" for name in names)]
     body = {"prompt": "puppy dog", "steps": wanted.steps, "width": wanted.size, "height": wanted.size}
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), *flags) as server:
-        asyncio.run(measure(server, body, wanted.seconds, wanted.times))
+        asyncio.run(measure(server, body, wanted.seconds, wanted.times, wanted.slow))
 
 
-async def measure(server: Server, body: dict[str, Any], seconds: float, times: int) -> None:
+async def measure(server: Server, body: dict[str, Any], seconds: float, times: int, slow: int) -> None:
     """A quiet time, the crowd, and the time after it."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S, limits=limits) as client:
         before_s = sorted([await one(client, body) for _ in range(6)])[2]
         at_rest = memory_mb(server)
         rate = await capacity(client, body)
-        print(f"alone {before_s:.2f} s a picture; at most {rate:.1f} pictures/s; {at_rest:.0f} MB")
+        print(f"alone {before_s:.2f} s a picture; at most {rate:.1f} pictures/s; {at_rest:.0f} MB", flush=True)
         found = Found()
+        idle = [asyncio.create_task(dawdle(server, seconds, found)) for _ in range(slow)]
         most = await crowd(server, client, body, rate * times, seconds, found)
-        for status, taken in sorted(found.times.items()):
-            name = {0: "went away", 200: "done", 202: "promised", 429: "come again"}.get(status, "")
-            row = "  ".join(f"p{share} {percentile(taken, share):6.2f} s" for share in (50, 95, 100))
-            print(f"{status:4} {name:11} {len(taken):6} times  {row}")
-        print(f"429 without Retry-After: {found.without_hint}; memory at most {most:.0f} MB")
-        await afterwards(client, body, before_s, found.promised)
+        over = time.perf_counter()
+        taken = await until_normal(client, body, before_s, over)
+        normal_s = time.perf_counter() - over
+        await asyncio.gather(*found.asking, *idle)
+        tell(found)
+        print(f"429 without Retry-After: {found.without_hint}; slow readers let go: {found.let_go} times")
+        print(f"memory at most {most:.0f} MB; {normal_s:.1f} s after the last of them a picture took {taken:.2f} s")
+        await afterwards(client, found.promised, over)
     print(f"memory in the end {memory_mb(server):.0f} MB")
+
+
+def tell(found: Found) -> None:
+    """How clients were answered."""
+    for status, taken in sorted(found.times.items()):
+        name = {0: "went away", 200: "done", 202: "promised", 429: "come again"}.get(status, "")
+        row = "  ".join(f"p{share} {percentile(taken, share):6.2f} s" for share in (50, 95, 100))
+        print(f"{status:4} {name:11} {len(taken):6} times  {row}")
 
 
 async def capacity(client: httpx.AsyncClient, body: dict[str, Any]) -> float:
@@ -88,16 +106,32 @@ async def crowd(
 ) -> float:
     """Requests at a steady rate, whatever becomes of them; the most megabytes that the server had."""
     chance = random.Random(3)
-    tasks: list[asyncio.Task[None]] = []
     most, began = 0.0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < seconds:
-        while len(tasks) < elapsed * rate:
-            tasks.append(asyncio.create_task(ask(client, body, chance.random(), found)))
+        while len(found.asking) < elapsed * rate:
+            found.asking.append(asyncio.create_task(ask(client, body, chance.random(), found)))
         most = max(most, memory_mb(server))
         await asyncio.sleep(0.1)
-    print(f"{len(tasks)} requests in {seconds:.0f} s")
-    await asyncio.gather(*tasks)
-    return max(most, memory_mb(server))
+    print(f"{len(found.asking)} requests in {seconds:.0f} s", flush=True)
+    return most
+
+
+async def dawdle(server: Server, seconds: float, found: Found) -> None:
+    """A client that asks for something long and reads a byte a second, and again whenever it is let go."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(connection, (server.client.base_url.host, server.client.base_url.port))
+            await loop.sock_sendall(connection, b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while time.perf_counter() < until:
+                if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    found.let_go += 1
+                    break
+                await loop.sock_recv(connection, 1)
+                await asyncio.sleep(1)
 
 
 async def ask(client: httpx.AsyncClient, body: dict[str, Any], lot: float, found: Found) -> None:
@@ -115,18 +149,24 @@ async def ask(client: httpx.AsyncClient, body: dict[str, Any], lot: float, found
         found.promised.append(answer.json()["id"])
 
 
-async def afterwards(client: httpx.AsyncClient, body: dict[str, Any], before_s: float, promised: Sequence[str]) -> None:
-    """How soon what was promised is done, and a single picture takes as long as before."""
-    began = time.perf_counter()
+async def until_normal(client: httpx.AsyncClient, body: dict[str, Any], before_s: float, over: float) -> float:
+    """Ask for one picture after another until one takes as long as before; how long that was."""
+    while True:
+        began = time.perf_counter()
+        answer = await client.post(TXT2IMG, json=body)
+        taken = time.perf_counter() - began
+        if (answer.status_code == httpx.codes.OK and taken <= NORMAL * before_s) or began - over > PATIENCE_S:
+            return taken
+        await asyncio.sleep(0.1)
+
+
+async def afterwards(client: httpx.AsyncClient, promised: Sequence[str], over: float) -> None:
+    """How soon what was promised is done."""
     while (await client.get("/jobs", params={"state": ["queued", "running"], "limit": 1})).json()["jobs"]:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
+    done_s = time.perf_counter() - over
     states = Counter([(await client.get(f"/jobs/{job_id}")).json()["state"] for job_id in promised])
-    done_s = time.perf_counter() - began
-    while (taken := await one(client, body)) > NORMAL * before_s:
-        if time.perf_counter() - began - done_s > PATIENCE_S:
-            break
-    normal_s = time.perf_counter() - began - done_s
-    print(f"promised jobs after {done_s:.1f} s: {dict(states)}; {normal_s:.1f} s later a picture took {taken:.2f} s")
+    print(f"promised jobs after {done_s:.1f} s: {dict(states)}")
 
 
 async def one(client: httpx.AsyncClient, body: dict[str, Any]) -> float:

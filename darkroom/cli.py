@@ -102,7 +102,7 @@ def serve(*, settings: Settings) -> None:
             engine.refresh(hidden=False)
         application = create_app(settings, engine, options, extensions, tracer or UNTRACED)
         if settings.ui:
-            mount(application, settings)
+            mount(application, settings, lambda: _is_idle(engine))
         served.append(application)
         return application
 
@@ -133,6 +133,11 @@ def serve(*, settings: Settings) -> None:
             warn(note)
         share.open(port)
         Server(config, tell).run(sockets=[bound])
+
+
+def _is_idle(engine: "Engine") -> bool:
+    """Whether the model is loaded and nothing is drawn."""
+    return engine.ready() and all(job.state not in {"queued", "running"} for job in engine.jobs())
 
 
 def _tell(settings: Settings, text: str, *, warning: bool = False) -> None:

@@ -101,8 +101,7 @@ def wait(context: typer.Context, job_id: JobId) -> None:
     with _asking(context) as client:
         ended = _follow(client, job_id)
     typer.echo(ended.state)
-    if ended.state not in ("done", "interrupted"):
-        raise typer.Exit(1)
+    _insist(ended)
 
 
 @jobs.command("fetch")
@@ -114,11 +113,11 @@ def fetch(
     """Wait for a job and write its pictures into a folder."""
     with _asking(context) as client:
         ended = _follow(client, job_id)
-        folder.mkdir(parents=True, exist_ok=True)
+        _insist(ended)
         for image in ended.images:
             ending = image.media_type.rpartition("/")[2].replace("jpeg", "jpg")
-            path = folder / f"{ended.id}-{image.place}.{ending}"
-            path.write_bytes(client.file(image))
+            path = folder / f"{job_id}-{image.place}.{ending}"
+            _write(path, client.file(image))
             typer.echo(path)
 
 
@@ -134,6 +133,39 @@ def interrupt(context: typer.Context, job_id: JobId) -> None:
     """Stop a job and keep the pictures so far."""
     with _asking(context) as client:
         typer.echo(client.interrupt(job_id).state)
+
+
+@jobs.command("rerun")
+def rerun(context: typer.Context, job_id: JobId) -> None:
+    """Do the same again, with the same seeds, and print the new job's id."""
+    with _asking(context) as client:
+        typer.echo(client.rerun(job_id).id)
+
+
+@jobs.command("forget")
+def forget(context: typer.Context, job_id: JobId) -> None:
+    """Remove an ended job with its pictures."""
+    with _asking(context) as client:
+        job = client.cancel(job_id, forget=True) if client.job(job_id).ended else None
+    if job is None:
+        raise typer.BadParameter(f"{job_id} has not ended; `cancel` drops it")
+
+
+def _insist(job: "Job") -> None:
+    """Leave with a status that says so where a job came to nothing, and with the reason."""
+    if job.state in ("done", "interrupted"):
+        return
+    if job.error:
+        console.print(f"{job.error.code}: {job.error.detail}", markup=False, highlight=False)
+    raise typer.Exit(1)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _asking(context: typer.Context) -> AbstractContextManager["Client"]:

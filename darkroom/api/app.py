@@ -39,6 +39,7 @@ from darkroom.api import (
     styles,
     tasks,
     training,
+    whoami,
 )
 from darkroom.api.auth import Gate, Guard
 from darkroom.api.body_limit import BodyLimit
@@ -63,7 +64,7 @@ _ROUTES = (
     generation, extras, png_info, interrogate, progress, tasks, options, lists, networks, styles, scripts, installation,
     prompt_tools, flags, residency, training, cards, diagnosis, simple, health, login, openai,
     jobs, events, images, audit,
-    merging, metrics, options_table, shelf,
+    merging, metrics, options_table, shelf, whoami,
 )  # fmt: skip
 
 _EXPOSED = ("X-Job-Id", "X-Seed", "X-Darkroom-Ignored", "X-Darkroom-Warnings", "X-Process-Time", "Retry-After")

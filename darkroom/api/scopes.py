@@ -34,6 +34,7 @@ GET    /jobs/{job_id}/result
 GET    /jobs/{job_id}/ws
 GET    /metrics
 GET    /models
+GET    /models/metadata
 GET    /options
 POST   /prompt/tokens
 GET    /queue/status
@@ -63,6 +64,7 @@ GET    /sdapi/v1/sd-vae
 GET    /sdapi/v1/upscalers
 GET    /v1/models
 GET    /v1/models/{model:path}
+GET    /whoami
 """
 
 _GENERATE = """

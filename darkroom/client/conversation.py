@@ -3,7 +3,7 @@ requests and is sent their answers. The two clients differ in nothing but how th
 """
 
 import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -24,6 +24,12 @@ ROUTES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Which route does a kind of work."""
+
+
+RETRIES = 60
+BEGINNING_RETRIES = 5
+RETRY_S = 1.0
+"""Seconds between two of them."""
 
 
 class Answer(Protocol):
@@ -113,6 +119,22 @@ def interrupt(job_id: str) -> Question[Job]:
     return Job.model_validate(_checked((yield Ask(method="POST", path=f"/jobs/{job_id}/interrupt"))).json())
 
 
+def rerun(job_id: str) -> Question[Job]:
+    """Have the same done again, as a new job."""
+    return Job.model_validate(_checked((yield Ask(method="POST", path=f"/jobs/{job_id}/rerun"))).json())
+
+
+def tag(image_id: str, tags: Sequence[str]) -> Question[Image]:
+    """Have a picture carry exactly these tags."""
+    answer = yield Ask(method="PUT", path=f"/images/{image_id}/tags", json={"tags": list(tags)})
+    return Image.model_validate(_checked(answer).json())
+
+
+def remove(image_id: str) -> Question[None]:
+    """Remove a picture."""
+    _checked((yield Ask(method="DELETE", path=f"/images/{image_id}")))
+
+
 def file(path: str) -> Question[bytes]:
     """A picture's file."""
     return _checked((yield Ask(method="GET", path=path))).content
@@ -142,6 +164,30 @@ class Reader:
             data = json.loads(self._fields.get("data", "{}"))
             yield Happening(id=self._fields.get("id", ""), event=self._fields["event"], data=data)
         self._fields = {}
+
+
+class Patience:
+    """How often a stream that broke is taken up: for long once it has said something, since a server that is started
+    again takes a while.
+    """
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._most = BEGINNING_RETRIES
+
+    def renew(self) -> None:
+        """Something was heard."""
+        self._failures, self._most = 0, RETRIES
+
+    def lasts(self) -> bool:
+        """Whether to try again, after one more failure."""
+        self._failures += 1
+        return self._failures <= self._most
+
+
+def passes(refused: Refused) -> bool:
+    """Whether a refusal is one for the moment: the server stops, or does not answer behind its proxy."""
+    return refused.status in (502, 503, 504)
 
 
 def check(answer: Answer) -> None:

@@ -2,20 +2,17 @@
 
 import time
 from collections.abc import Iterator
-from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 
 from darkroom.client import conversation
-from darkroom.client.conversation import Ask, Question, Reader
+from darkroom.client.conversation import Ask, Patience, Question, Reader, Refused, passes
 from darkroom.client.models import FINAL, Entry, Happening, Image, Job, Page
 
 T = TypeVar("T")
 
-RETRIES = 5
-RETRY_S = 1.0
 STREAM_TIMEOUT = httpx.Timeout(10.0, read=60.0)
 """A living stream says something every 15 seconds."""
 
@@ -91,6 +88,18 @@ class Client:
         """Stop a job and keep the pictures so far."""
         return self._carry(conversation.interrupt(job_id))
 
+    def rerun(self, job_id: str) -> Job:
+        """Have the same done again, with the same seeds, as a new job. Raises Refused."""
+        return self._carry(conversation.rerun(job_id))
+
+    def tag(self, image: Image, *tags: str) -> Image:
+        """Have a picture carry exactly these tags."""
+        return self._carry(conversation.tag(image.id, tags))
+
+    def remove(self, image: Image) -> None:
+        """Remove a picture, its record and its file."""
+        self._carry(conversation.remove(image.id))
+
     def file(self, image: Image, *, small: bool = False) -> bytes:
         """A picture's file, or a small form of it."""
         return self._carry(conversation.file(image.thumbnail if small else image.url))
@@ -105,17 +114,24 @@ class Client:
     def events(self, job_id: str, *, previews: bool = False) -> Iterator[Happening]:
         """What happens to a job until it ends. A stream that breaks is taken up where it broke."""
         last: str | None = None
-        for attempt in count():
+        patience = Patience()
+        while True:
             try:
                 for happening in self._listen(conversation.events(job_id, last, previews=previews)):
                     last = happening.id
+                    patience.renew()
                     yield happening
                     if happening.event in FINAL:
                         return
+                if not patience.lasts():
+                    raise httpx.RemoteProtocolError("the stream of events ends before the job does")
             except httpx.TransportError:
-                if attempt >= RETRIES:
+                if not patience.lasts():
                     raise
-                time.sleep(RETRY_S)
+            except Refused as refused:
+                if not passes(refused) or not patience.lasts():
+                    raise
+            time.sleep(conversation.RETRY_S)
 
     def _listen(self, ask: Ask) -> Iterator[Happening]:
         reader = Reader()

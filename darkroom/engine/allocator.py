@@ -7,6 +7,14 @@ CPU time of a small network's batch on two cores went there (user + system 2.9 s
 
 import ctypes
 import platform
+import time
+from collections.abc import Callable
+from typing import Final
+
+RETURN_EVERY_S: Final = 60.0
+"""How often free pages are handed back: pieces that live long come to lie among those that do not, and without it the
+heap grows for an hour. Getting a gigabyte again takes a quarter of a second.
+"""
 
 # Parameters of mallopt(3), and what they are set to.
 _KEEP_FREED_MEMORY = (
@@ -31,3 +39,31 @@ def return_freed_memory() -> bool:
         return False
     ctypes.CDLL(None).malloc_trim(0)
     return True
+
+
+class Returning:
+    """Has freed memory handed back now and then, as long as there is work that frees some."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, give_back: Callable[[], object] = return_freed_memory
+    ) -> None:
+        self._clock = clock
+        self._give_back = give_back
+        self._due_s = clock() + RETURN_EVERY_S
+        self._worked = False
+
+    def work(self) -> None:
+        """Something was worked, and memory freed."""
+        self._worked = True
+
+    def tidy(self) -> float | None:
+        """Hand it back if it is time. In how many seconds that will be; None if there is nothing to hand back."""
+        if not self._worked:
+            return None
+        left_s = self._due_s - self._clock()
+        if left_s > 0:
+            return left_s
+        self._give_back()
+        self._due_s = self._clock() + RETURN_EVERY_S
+        self._worked = False
+        return None

@@ -1,12 +1,12 @@
-"""What batches cost: how many rows one should have, up to the knee of the throughput curve and not up to memory, and how
-long work is likely to take.
+"""What batches cost: how many rows one should have, up to the knee of the throughput curve and not up to memory, and
+how long work is likely to take.
 
 Pure bookkeeping of measured batch times; no torch, no clock of its own.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from darkroom.jobs.effort import Effort
@@ -48,11 +48,17 @@ class BatchCosts:
 
     Of the last few timings the fastest counts: other programs on the machine can only slow a batch down. Sizes above
     the cap are forgotten every now and then and tried again, because an unlucky measurement must not cap throughput for
-    ever. `known` are tables from before.
+    ever. `known` are tables from before, `keep` is told the present ones by `save`.
     """
 
-    def __init__(self, max_rows: int, known: Mapping[Kind, Table] | None = None) -> None:
+    def __init__(
+        self,
+        max_rows: int,
+        known: Mapping[Kind, Table] | None = None,
+        keep: Callable[[Mapping[Kind, Table]], None] = lambda _: None,
+    ) -> None:
         self._max_rows = max_rows
+        self._keep = keep
         self._fits: dict[Kind, int] = {}
         self._timings: dict[Kind, dict[int, deque[float]]] = {}
         self._observed: dict[Kind, int] = {}
@@ -94,13 +100,13 @@ class BatchCosts:
         """How long work is likely to take, alone: by what was measured of its kind, or of the nearest ones."""
         return sum(one.inputs * one.pixels * self._pixel_s(one) for one in efforts)
 
-    def tables(self) -> dict[Kind, Table]:
-        """What was learnt, of sizes that were tried often enough."""
+    def save(self) -> None:
+        """Have what was learnt kept, of sizes that were tried often enough."""
         found = {
             kind: {size: min(timings) for size, timings in sorted(sizes.items()) if len(timings) >= TRIALS}
             for kind, sizes in self._timings.items()
         }
-        return {kind: table for kind, table in found.items() if table}
+        self._keep({kind: table for kind, table in found.items() if table})
 
     def _pixel_s(self, effort: Effort) -> float:
         """Seconds per row and pixel: of the same checkpoint at the next size that is known, else of any."""

@@ -5,7 +5,6 @@ A machine's costs mean nothing to another one, nor to another version of torch: 
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,6 +37,6 @@ def write(path: Path, machine: str, tables: Mapping[Kind, Table]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(json.dumps({"machine": machine, "costs": costs}), encoding="utf-8")
-        os.replace(beside, path)  # noqa: PTH105  says what it does
+        beside.replace(path)
     except OSError as error:
         log.info("%s is not kept: %s", path.name, error.strerror or error)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from darkroom.engine.client import PreviewContent
+from darkroom.engine.costs import Kind
 from darkroom.jobs.ops import (
     Answer,
     Aside,
@@ -39,16 +40,15 @@ class Lane:
     """
 
     __slots__ = (
-        "_interrupted", "_program", "_seen", "arrival", "asides", "index", "notes", "op", "part", "picture", "served_s",
-        "step", "steps",
+        "_interrupted", "_program", "_seen", "arrival", "asides", "index", "notes", "op", "part", "picture", "step",
+        "steps",
     )  # fmt: skip
 
-    def __init__(self, program: Program, *, index: int, arrival: int, served_s: float) -> None:
+    def __init__(self, program: Program, *, index: int, arrival: int) -> None:
         self._program = program
         self._interrupted = False
         self.index = index
         self.arrival = arrival
-        self.served_s = served_s
         self.part = 0
         self.step = 0
         self.steps = 0
@@ -155,6 +155,22 @@ def _picture_key(op: Upscale | RestoreFaces | EnlargeTile | RestoreFace) -> Hash
             return "enlarge", upscaler, picture.shape
         case RestoreFace(restorer=restorer):
             return "restore a face", restorer
+
+
+def kind_of(op: Question) -> Kind:
+    """What the question costs is remembered under this; adapters are in the weights and cost nothing."""
+    match op:
+        case Denoise(model=model, rows=rows):
+            ways = " in eight bits" * model.is_in_eight_bits + f" merged {model.token_merging:g}" * (
+                model.token_merging > 0
+            )
+            return Kind(f"denoise{ways}", model.checkpoint, rows[0].x.shape[-1] * rows[0].x.shape[-2])
+        case Decode(model=model, latent=latent):
+            return Kind(f"decode {model.decoder}", model.checkpoint, latent.shape[-1] * latent.shape[-2])
+        case EncodeImage(model=model) | EncodeText(model=model) | EstimateDepth(model=model):
+            return Kind(type(op).__name__, model.checkpoint, 0)
+        case Upscale() | RestoreFaces() | EnlargeTile() | RestoreFace():
+            return Kind(str(_picture_key(op)), "", 0)
 
 
 def _without_vae(model: Model) -> Model:

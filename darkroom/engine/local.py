@@ -49,6 +49,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STOPPED = "the device has stopped; the server's log says why"
+KNEES = "batch-costs.json"
+"""The file in the data folder that keeps what batches were found to cost."""
+
 REMEMBERED_JOBS = 256
 REMEMBERED_RESULTS = 8
 
@@ -258,11 +261,14 @@ class LocalEngine:
 
     def _start(self) -> Loop:
         keep_freed_memory()  # before torch makes its first tensor
+        from darkroom.engine import knees
+        from darkroom.engine.costs import BatchCosts
         from darkroom.engine.loop import Loop
         from darkroom.engine.runner import NetworkRunner
 
         settings = self._settings
         self._runner = NetworkRunner(settings, self._catalogue)
+        file, machine = settings.data_dir / KNEES, self._runner.machine
         loop = Loop(
             self._runner,
             max_lanes=settings.max_lanes,
@@ -270,6 +276,9 @@ class LocalEngine:
             exact=settings.exact,
             tally=self._tally,
             watcher=self._watcher,
+            costs=BatchCosts(
+                settings.max_rows, knees.read(file, machine), lambda tables: knees.write(file, machine, tables)
+            ),
         )
         loop.post(self._warm_up)
         self._loop.set_result(loop)

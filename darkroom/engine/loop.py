@@ -15,13 +15,15 @@ from typing import Protocol
 from darkroom.engine.client import State
 from darkroom.engine.costs import BatchCosts
 from darkroom.engine.job import Job
-from darkroom.engine.lane import Lane, batch_key, row_count
+from darkroom.engine.lane import Lane, batch_key, kind_of, row_count
 from darkroom.engine.policy import Changes, Waiting, linger_s, pick
 from darkroom.engine.sharing import Share, Shares
+from darkroom.engine.sojourns import Sojourns
 from darkroom.engine.tally import Tally
 from darkroom.engine.waitlist import Waitlist
 from darkroom.engine.watching import UNWATCHED, Watcher
 from darkroom.errors import DarkroomError, JobFailed, OutOfDeviceMemory
+from darkroom.jobs.effort import efforts
 from darkroom.jobs.ops import Answer, Program, Question
 from darkroom.jobs.retouching import Spec
 
@@ -34,6 +36,10 @@ NOTABLE_CHANGE_S = 0.002
 
 TIDY_EVERY_S = 1.0
 """How often a busy device looks for weights that nobody has used for long."""
+
+
+KEEP_EVERY_S = 60.0
+"""How often what batches cost is kept."""
 
 
 class Runner(Protocol):
@@ -64,7 +70,7 @@ class Loop:
     """Holds the jobs of one device. `max_lanes` pictures are in work at once; further jobs wait for their turn.
 
     With `exact`, every question is answered alone, so that a picture never depends on its company. `clock` tells
-    seconds.
+    seconds. `costs` are what batches were found to cost before.
     """
 
     def __init__(
@@ -77,23 +83,24 @@ class Loop:
         clock: Callable[[], float] = time.perf_counter,
         tally: Tally | None = None,
         watcher: Watcher = UNWATCHED,
+        costs: BatchCosts | None = None,
     ) -> None:
         self._runner = runner
         self._max_lanes = max_lanes
         self._exact = exact
-        self._costs = BatchCosts(max_rows)
+        self._costs = costs or BatchCosts(max_rows)
         self._mail: SimpleQueue[Message] = SimpleQueue()
         self._queue = Waitlist()
         self._held: list[Job] = []
         self._running: list[Job] = []
         self._arrivals = count()
-        self._virtual_s = 0.0
+        self._sojourns = Sojourns()
         self._changes = Changes()
         self._shares = Shares()
         self._clock = clock
         self._tally = tally or Tally()
         self._watcher = watcher
-        self._idle_since_s = self._tidy_at_s = clock()
+        self._idle_since_s = self._tidy_at_s = self._kept_at_s = clock()
         self._open = True
 
     def post(self, message: Message) -> None:
@@ -109,6 +116,7 @@ class Loop:
         finally:
             while not self._mail.empty():
                 self._mail.get()()
+            self._costs.save()
         for job in [*self._running, *self._queue, *self._held]:
             job.end("cancelled")
 
@@ -180,6 +188,9 @@ class Loop:
         if self._clock() >= self._tidy_at_s:
             self._runner.tidy()
             self._tidy_at_s = self._clock() + TIDY_EVERY_S
+        if self._clock() >= self._kept_at_s + KEEP_EVERY_S:
+            self._costs.save()
+            self._kept_at_s = self._clock()
 
     def _admit(self) -> None:
         while self._queue:
@@ -207,21 +218,23 @@ class Loop:
         self._settle(job)
 
     def _lane(self, spec: Spec, index: int) -> Lane:
-        program = self._runner.program(spec, index)
-        return Lane(program, index=index, arrival=next(self._arrivals), served_s=self._virtual_s)
+        arrival = next(self._arrivals)
+        self._sojourns.enter(arrival, self._costs.expected_s(efforts(spec)))
+        return Lane(self._runner.program(spec, index), index=index, arrival=arrival)
 
     def _pick(self) -> list[tuple[Job, Lane, Question]]:
         asking = {
             lane.arrival: (job, lane, lane.op) for job in self._running for lane in job.lanes if lane.op is not None
         }
+        self._sojourns.keep(asking)
         waiting = self._waiting(asking)
         pause_s = linger_s(waiting, self._changes.worked_since, self._clock() - self._idle_since_s)
         if pause_s > 0:
             self._wait(pause_s)
             return []
-        chosen = pick(waiting, (lambda _: 0) if self._exact else self._costs.cap, self._changes.worked_since)
-        if chosen:
-            self._virtual_s = max(self._virtual_s, asking[chosen[0].lane][1].served_s)
+        kinds = {one.key: kind_of(asking[one.lane][2]) for one in waiting}
+        cap = (lambda _: 0) if self._exact else (lambda key: self._costs.cap(kinds[key]))
+        chosen = pick(waiting, cap, self._changes.worked_since)
         return [asking[one.lane] for one in chosen]
 
     def _waiting(self, asking: Mapping[int, tuple[Job, Lane, Question]]) -> list[Waiting]:
@@ -230,8 +243,8 @@ class Loop:
         kinds = {keys[place]: op for place, (_, _, op) in asking.items()}
         levels = self._shares.levels(
             {
-                place: Share(party=job.standing.party, served_s=lane.served_s, arrival=place)
-                for place, (job, lane, _) in asking.items()
+                place: Share(party=job.standing.party, end_s=self._sojourns.end_s(place), arrival=place)
+                for place, (job, _, _) in asking.items()
             }
         )
         change_s = {key: self._runner.change_s(op) for key, op in kinds.items()}
@@ -240,7 +253,7 @@ class Loop:
                 lane=place,
                 key=keys[place],
                 rows=row_count(op),
-                served_s=levels[place],
+                level=levels[place],
                 arrival=place,
                 change_s=change_s[keys[place]],
             )
@@ -263,11 +276,12 @@ class Loop:
         self._idle_since_s = self._clock()
         seconds = self._idle_since_s - began
         self._changes.work(seconds)
-        self._costs.observe(batch_key(ops[0]), rows, seconds)
+        self._costs.observe(kind_of(ops[0]), rows, seconds)
+        self._sojourns.work(seconds)
         self._count(batch, rows, seconds)
         for (job, lane, op), answer in zip(batch, answers, strict=True):
             share_s = seconds * row_count(op) / rows
-            lane.served_s += share_s
+            self._sojourns.serve(lane.arrival, share_s)
             self._shares.serve(job.standing.party, share_s)
             self._guard(job, lambda lane=lane, answer=answer: lane.answer(answer))  # type: ignore[misc]
         for job in dict.fromkeys(job for job, _, _ in batch):
@@ -292,7 +306,7 @@ class Loop:
     def _retry_apart(self, batch: list[tuple[Job, Lane, Question]], rows: int, error: Exception) -> None:
         if isinstance(error, OutOfDeviceMemory):
             log.warning("out of device memory at %d rows", rows)
-            self._costs.shrink(batch_key(batch[0][2]), rows)
+            self._costs.shrink(kind_of(batch[0][2]), rows)
         if len(batch) == 1:
             self._fail(batch[0][0], error)
             return

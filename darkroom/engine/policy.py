@@ -1,15 +1,13 @@
 """Which questions to answer next: pure functions over plain values, no torch, settled in simulation.
 
-Start-time fair queueing (Goyal, Vin and Cheng 1996, doi:10.1145/248156.248171) over lanes of equal weight: every lane
-is charged the device seconds it used. The lane that used least decides what kind of batch runs next; others of that
-kind fill it in the same order. So a picture with cheap steps is not held up behind one with dear steps, whoever came
-first. A newcomer starts at the level of the lane that was served last (the virtual time, which never goes back), so
-that no stream of newcomers starves a lane.
+Lanes have levels (see `sojourns` and `sharing`). The lane with the lowest one decides what kind of batch runs next;
+others of that kind fill it in the same order. Between two batches everything is open again: a long picture is put off
+at its next step for a quick one that came later.
 
 Where a question needs other weights than are in place, so much work is done first that changes of one size take no
 more than a fifth of the device's time. Adapters, which are merged in a moment, change often; a checkpoint that must be
-read from disk is waited for, but for no more work than `tenure_s` says, and the change that the least served lane needs
-is the next one of its size.
+read from disk is waited for, but for no more work than `tenure_s` says, and the change that the lowest lane needs is
+the next one of its size.
 """
 
 import math
@@ -39,14 +37,14 @@ WorkedSince = Callable[[float], float]
 class Waiting:
     """A lane's pending question. Questions of equal `key` can share a forward pass; `rows` is what this one adds to it.
 
-    `served_s` are the device seconds charged to the lane so far, `arrival` its place in the order of arrival.
+    Those with a low `level` go first, and among equals those that came first, by `arrival`.
     `change_s` is how long it would take now to have in place what the question needs, 0 if it is.
     """
 
     lane: int
     key: Hashable
     rows: int
-    served_s: float
+    level: float
     arrival: int
     change_s: float = 0.0
 
@@ -59,7 +57,7 @@ def tenure_s(change_s: float) -> float:
 def pick(
     waiting: Sequence[Waiting], cap: Callable[[Hashable], int], worked_since: WorkedSince = lambda _: math.inf
 ) -> list[Waiting]:
-    """The next batch: the least served question that is due, and those of its kind that fit under `cap(key)` rows.
+    """The next batch: the lowest question that is due, and those of its kind that fit under `cap(key)` rows.
 
     A question larger than the cap runs alone. Empty only if nothing waits.
     """
@@ -88,7 +86,7 @@ def linger_s(waiting: Sequence[Waiting], worked_since: WorkedSince, idle_s: floa
 
 
 def _in_turn(waiting: Sequence[Waiting]) -> list[Waiting]:
-    return sorted(waiting, key=lambda w: (w.served_s, w.arrival))
+    return sorted(waiting, key=lambda w: (w.level, w.arrival))
 
 
 def _find_due(order: Sequence[Waiting], worked_since: WorkedSince) -> Waiting | None:

@@ -3,6 +3,7 @@ alone.
 """
 
 import logging
+import platform
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from darkroom.engine.allocator import return_freed_memory
+from darkroom.engine.allocator import Returning, return_freed_memory
 from darkroom.engine.catalogue import Catalogue
 from darkroom.engine.client import DeviceMemory, PreviewMethod
 from darkroom.engine.describing import Describers, Describing
@@ -88,6 +89,7 @@ class NetworkRunner:
             released=self._note_release,
         )
         self._released = False
+        self._returning = Returning()
         self._unload_after_s = settings.unload_after_s
         self._variants = Variants(catalogue.small, self._store, check=not settings.disable_nan_check)
         self._presence = Presence(catalogue, self._store, self._variants)
@@ -100,6 +102,13 @@ class NetworkRunner:
         self._retouching = Retouching(
             catalogue.small.pictures, self._store, self._device, formats.denoiser, max_picture_pixels=limit
         )
+
+    @property
+    def machine(self) -> str:
+        """Whose costs were measured: device, threads, number format and version of torch."""
+        name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else platform.processor()
+        threads = self._threads or torch.get_num_threads()
+        return f"{name or platform.machine()}, {threads} threads, {self._store.dtype}, torch {torch.__version__}"
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -127,6 +136,7 @@ class NetworkRunner:
 
     def answer(self, ops: Sequence[Question]) -> list[Answer]:
         """One answer per question; all are of one batch key. Raises OutOfDeviceMemory."""
+        self._returning.work()
         with self._to_its_end(f"{len(ops)} images at once"):
             return self._answer(ops)
 
@@ -192,13 +202,13 @@ class NetworkRunner:
 
     def tidy(self) -> float | None:
         """Drop what nobody has used for too long. In how many seconds there may be more of it; None if never."""
-        if not self._unload_after_s:
-            return None
-        self._released = False
-        next_s = self._store.drop_unused(self._unload_after_s)
-        if self._released:
-            self._return_memory()
-        return next_s
+        due = [self._returning.tidy()]
+        if self._unload_after_s:
+            self._released = False
+            due.append(self._store.drop_unused(self._unload_after_s))
+            if self._released:
+                self._return_memory()
+        return min((seconds for seconds in due if seconds is not None), default=None)
 
     def preview(self, model: Model, latent: Tensor, method: PreviewMethod) -> Picture | None:
         """A latent `[C, H/8, W/8]` as it stands, by the method or the next best for which there are weights.

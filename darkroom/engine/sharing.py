@@ -1,7 +1,7 @@
 """How much of the device each party has had: parties share alike, however many pictures they have in work.
 
 Start-time fair queueing (Goyal, Vin and Cheng 1996, doi:10.1145/248156.248171) over parties; within a party its lanes
-go by what each was served. Where there is one party, the order is that of the lanes alone.
+go by when each would end. Where there is one party, the order is that of the lanes alone.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,12 @@ _MEMORY = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """A lane that asks: whose it is, the device seconds it was served, and its place in the order of arrival."""
+    """A lane that asks: whose it is, when it would end if all shared alike (see `sojourns`), and its place in the order
+    of arrival.
+    """
 
     party: str
-    served_s: float
+    end_s: float
     arrival: int
 
 
@@ -37,12 +39,12 @@ class Shares:
         self._answer_s = seconds if not self._answer_s else _MEMORY * self._answer_s + (1 - _MEMORY) * seconds
 
     def levels(self, asking: Mapping[int, Share]) -> dict[int, float]:
-        """What each lane counts as served, so that whoever goes by it takes turns between parties."""
+        """The order in which lanes are served: by what their parties were served, and within a party by their ends."""
         parties = {share.party for share in asking.values()}
         self._move_on(parties)
         if len(parties) < 2:
-            return {lane: share.served_s for lane, share in asking.items()}
-        order = sorted(asking, key=lambda lane: (asking[lane].served_s, asking[lane].arrival))
+            return {lane: share.end_s for lane, share in asking.items()}
+        order = sorted(asking, key=lambda lane: (asking[lane].end_s, asking[lane].arrival))
         following = dict.fromkeys(parties, 0)
         levels: dict[int, float] = {}
         for lane in order:

@@ -39,12 +39,7 @@ class Sojourns:
     def serve(self, lane: int, seconds: float) -> None:
         """A lane had so many seconds of the device, its share of a batch."""
         expected_s, left_s = self._left_s[lane]
-        left_s -= seconds
-        if left_s < 0:
-            more_s = AGAIN * (expected_s - left_s)
-            expected_s, left_s = expected_s - left_s + more_s, more_s
-            self._expect(lane, more_s)
-        self._left_s[lane] = expected_s, left_s
+        self._left_s[lane] = expected_s, left_s - seconds
 
     def work(self, seconds: float) -> None:
         """The device worked so long, and so did the imagined one."""
@@ -57,9 +52,14 @@ class Sojourns:
             seconds -= until_next_s
 
     def keep(self, lanes: Container[int]) -> None:
-        """Forget all other lanes, which are gone. They stay on the imagined device for as long as they would have."""
-        for lane in [lane for lane in self._ends if lane not in lanes]:
-            del self._ends[lane], self._left_s[lane]
+        """These lanes want more. The others are gone; they stay on the imagined device for as long as they would have."""
+        for lane, (expected_s, left_s) in list(self._left_s.items()):
+            if lane not in lanes:
+                del self._ends[lane], self._left_s[lane]
+            elif left_s <= 0:
+                more_s = AGAIN * (expected_s - left_s)
+                self._left_s[lane] = expected_s - left_s + more_s, more_s
+                self._expect(lane, more_s)
 
     def end_s(self, lane: int) -> float:
         """When a lane would leave; the smaller, the sooner it is served."""

@@ -76,7 +76,7 @@ class Usage:
         """Forget what counts no more."""
         with self._database.begin() as session:
             session.execute(delete(Charge).where(Charge.at <= self._clock() - WINDOW_S))
-            session.execute(delete(Pace).where(Pace.paid_at <= self._clock() - WINDOW_S))
+            session.execute(delete(Pace).where(Pace.paid_at <= self._clock()))
 
 
 def lock_owner(session: Session, owner: str) -> None:

@@ -242,6 +242,11 @@ class Store:
         self._faults.clear()
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The format that denoisers compute in."""
+        return self._dtype
+
+    @property
     def nbytes(self) -> int:
         """Bytes of everything held."""
         return self._residents.nbytes

@@ -9,8 +9,9 @@ from darkroom.nets.attention import quicken_transformers
 from darkroom.nets.convolutions import steady_convolutions
 from darkroom.nets.libraries import UNet2DConditionModel, Upsample2D
 from darkroom.nets.norms import quicken_group_norms
-from darkroom.nets.packing import pack_layers
+from darkroom.nets.packing import pack_layers, suits
 from darkroom.nets.residual import quicken_resnets
+from darkroom.nets.sharing import find_first, shared_beginning
 
 
 class _CroppedUpsample(Upsample2D):  # type: ignore[misc]  # diffusers has no types
@@ -48,7 +49,9 @@ def denoise(
     Timesteps may be fractions; they stay float32 up to the sinusoidal embedding, whatever the network computes in.
     """
     x, timesteps, context, labels = inputs(unet, x, timesteps, context, vector)
-    output: Tensor = unet(x, timesteps, encoder_hidden_states=context, class_labels=labels, return_dict=False)[0]
+    first = find_first(x, timesteps) if labels is None and suits(x) else range(len(x))
+    with shared_beginning(unet, first):
+        output: Tensor = unet(x, timesteps, encoder_hidden_states=context, class_labels=labels, return_dict=False)[0]
     return output.float()
 
 

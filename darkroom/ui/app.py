@@ -1,5 +1,6 @@
 """The pages put together: one Gradio application for each language. Starts nothing."""
 
+import asyncio
 import os
 from collections.abc import Callable
 
@@ -49,7 +50,15 @@ _LONGEST_UPLOAD = 64 * 2**20
 
 
 def create_pages(settings: Settings, words: Words, path: str) -> FastAPI:
-    """An application that has the pages of one language mounted at a path, as its last route."""
+    """An application that has the pages of one language mounted at a path, as its last route.
+
+    Call it where no event loop runs: it takes seconds.
+    """
+    return asyncio.run(_create(settings, words, path))
+
+
+async def _create(settings: Settings, words: Words, path: str) -> FastAPI:
+    """In a loop, because where none runs Gradio makes some of its own and closes none."""
     host = FastAPI(openapi_url=None)
     gr.mount_gradio_app(
         host,

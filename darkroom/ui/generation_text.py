@@ -48,6 +48,10 @@ _HIRES_NUMBERS: Mapping[str, tuple[str, type[int] | type[float]]] = MappingProxy
     }
 )
 
+PLOT = "X/Y/Z plot"
+_DRAWN = (True, False, False, False, False, False, False, 0, True)
+"""Arguments of the plot behind those of its axes: a legend, no single pictures, no margin; values are texts."""
+
 _HANDLED_AS_FIELDS = frozenset({"Face restoration", "Tiling", "Model hash"})
 """Entries that are options to the API, and controls of their own on the pages."""
 
@@ -68,6 +72,7 @@ def fields_of(entries: Entries, page: Page, options: Mapping[str, Any]) -> dict[
     fields["sampler_name"], fields["scheduler"] = names_of_text(entries.get("Sampler"), entries.get("Schedule type"))
     fields |= _variation(entries) | _refiner(entries) | _restored(entries)
     fields["override_settings"] = dict(_overrides(entries, options))
+    fields |= _plot(entries)
     fields |= _second_pass(entries) if page == "txt2img" else _inpainting(entries)
     return fields
 
@@ -172,6 +177,17 @@ def _second_pass(entries: Entries) -> dict[str, Any]:
         "hr_checkpoint_name": None if checkpoint in {None, "Use same checkpoint"} else checkpoint,
         "hr_prompt": str(entries.get("Hires prompt") or ""),
         "hr_negative_prompt": str(entries.get("Hires negative prompt") or ""),
+    }
+
+
+def _plot(entries: Entries) -> dict[str, Any]:
+    """The X/Y/Z plot whose grid this is, its values as texts; none otherwise."""
+    if entries.get("Script") != PLOT:
+        return {"script_name": None, "script_args": []}
+    axes = [(str(entries.get(f"{axis} Type", "Nothing")), str(entries.get(f"{axis} Values", ""))) for axis in "XYZ"]
+    return {
+        "script_name": PLOT,
+        "script_args": [*(part for kind, values in axes for part in (kind, values, None)), *_DRAWN],
     }
 
 

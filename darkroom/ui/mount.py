@@ -1,24 +1,25 @@
 """Puts the pages on the server: `/ui/`, their files under `/ui-assets/`, and `/` that leads there.
 
-Imports no Gradio before the pages are built. That happens once the first checkpoint is loaded, or when somebody opens a
-page before: who does waits for it, and the API waits for nothing.
+Imports no Gradio before the pages are built. That happens once the server has nothing else to do, or when somebody
+opens a page before: who does waits for it, and the API waits for nothing.
 """
 
 import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from http.cookies import CookieError, SimpleCookie
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,13 +42,19 @@ _DARKEN = '<script>document.body.classList.toggle("dark", document.documentEleme
 _GRADIOS_FILES = "/assets/"
 """Where the scripts and styles of Gradio lie, whose names hold fingerprints."""
 
+_OPEN = frozenset({"/", "/config", "/theme.css", "/robots.txt"})
+_OPEN_BELOW = ("/static/", *(f"/gradio_api/{name}" for name in (
+    "app_id", "cancel", "heartbeat", "info", "login_check", "queue/", "reset", "run/", "startup-events", "theme.css",
+)))  # fmt: skip
+"""What of Gradio's own routes these pages need. Others take files in, or give them out; nothing here has files."""
+
 _LOOK_S = 0.1
-_LONGEST_WAIT_S = 60.0
+_IDLE_S = 1.0
 
 
-def mount(app: FastAPI, settings: Settings) -> None:
-    """Add the pages to an application whose layers are already there."""
-    door = Door(app, settings)
+def mount(app: FastAPI, settings: Settings, is_idle: Callable[[], bool]) -> None:
+    """Add the pages to an application whose layers are already there. `is_idle`: whether it has nothing to do."""
+    door = Door(app, settings, is_idle)
     app.add_route("/", lead_in, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount(ASSETS_PATH, Files(ASSETS, _behind_the_fingerprint))
     app.mount(PATH, door)
@@ -83,9 +90,10 @@ def fingerprint() -> str:
 class Door:
     """ASGI application that serves the pages of each language once they are built."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, is_idle: Callable[[], bool]) -> None:
         self._application = app
         self._settings = settings
+        self._is_idle = is_idle
         self._known = languages()
         self._building: dict[str, asyncio.Task[ASGIApp]] = {}
         self._stack = AsyncExitStack()
@@ -104,19 +112,17 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] not in {"http", "websocket"}:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})  # the pages listen to events of plain HTTP
             return
         path = route_of(scope)
         first = path.strip("/").partition("/")[0]
         language = first if first in self._known and first != ENGLISH else ENGLISH
-        if path in {"", "/"} and scope["type"] == "http":
+        if path == "/":
             chosen = self._language_of(scope)
             if chosen != ENGLISH or "lang" in QueryParams(scope["query_string"]):
                 await self._lead(scope, receive, send, chosen)
                 return
-        if path == "":
-            await self._lead(scope, receive, send, language)
-            return
         pages = await self._pages(language)
         root = scope.get("root_path", "") + ("" if language == ENGLISH else f"/{language}")
         inner: Scope = {**scope, "root_path": root, APPLICATION: self._application}
@@ -130,7 +136,7 @@ class Door:
     async def _lead(self, scope: Scope, receive: Receive, send: Send, language: str) -> None:
         """Send a browser to the pages of a language, which it is to remember if it was asked for."""
         query = QueryParams(scope["query_string"])
-        rest = "&".join(f"{name}={value}" for name, value in query.multi_items() if name != "lang")
+        rest = urlencode([(name, value) for name, value in query.multi_items() if name != "lang"])
         inner = "" if language == ENGLISH else f"{language}/"
         answer = RedirectResponse(f"{scope.get('root_path', '')}/{inner}{'?' + rest if rest else ''}", 307)
         if "lang" in query:
@@ -138,11 +144,11 @@ class Door:
         await answer(scope, receive, send)
 
     async def _prepare(self) -> None:
-        """Build the pages once the engine has nothing better to do."""
-        engine, waited_s = self._application.state.context.engine, 0.0
-        while not engine.ready() and waited_s < _LONGEST_WAIT_S:
+        """Build the pages before somebody asks for them, once the server has had nothing to do for a moment."""
+        idle_s = 0.0
+        while idle_s < _IDLE_S:
             await asyncio.sleep(_LOOK_S)
-            waited_s += _LOOK_S
+            idle_s = idle_s + _LOOK_S if self._is_idle() else 0.0
         await self._pages(ENGLISH)
 
     async def _pages(self, language: str) -> ASGIApp:
@@ -176,10 +182,13 @@ class Page:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         route = route_of(scope)
-        if scope["type"] == "http" and route.startswith(_GRADIOS_FILES):
+        if route.startswith(_GRADIOS_FILES):
             await self._files(scope, receive, send)
             return
-        if scope["type"] != "http" or route != "/" or scope["method"] != "GET":
+        if route not in _OPEN and not route.startswith(_OPEN_BELOW):
+            await PlainTextResponse("Not Found", 404)(scope, receive, send)
+            return
+        if route != "/" or scope["method"] != "GET":
             await self._app(scope, receive, send)
             return
         plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
@@ -229,8 +238,9 @@ def _create(settings: Settings, words: Words, path: str) -> FastAPI:
 
 def _gradio_folder() -> Path:
     found = find_spec("gradio")
-    assert found and found.submodule_search_locations, "Gradio is installed"
-    return Path(found.submodule_search_locations[0])
+    folders = found.submodule_search_locations if found else None
+    assert folders, "Gradio is installed"
+    return Path(folders[0])
 
 
 def _cookie(headers: Headers) -> str:

@@ -112,6 +112,8 @@ def service_of(scope: Scope) -> Service:
         for name, value in scope["headers"]
         if name.decode("latin-1") in _FORWARDED
     }
+    # The page's own request has shown where it comes from, or would not have got here.
+    headers["sec-fetch-site"] = "same-origin"
     host, port = (scope.get("client") or ("127.0.0.1", 0))[:2]
     transport = httpx.ASGITransport(app=application, raise_app_exceptions=False, client=(host, port))
     return Service(

@@ -38,6 +38,9 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory, browser: Browser) ->
 @pytest.fixture
 def server(shared_server: Server) -> Server:
     """The shared server, with nothing left to do of the test before."""
+    for state in ("queued", "running"):
+        for job in shared_server.get(f"/jobs?state={state}&limit=100")["jobs"]:
+            shared_server.client.delete(f"/jobs/{job['id']}")
     shared_server.wait_until_idle()
     return shared_server
 

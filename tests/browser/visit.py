@@ -60,7 +60,7 @@ class Visit:
     def check(self) -> None:
         """Nothing went wrong."""
         found = [trouble for trouble in self.troubles if not any(part in trouble for part in self.forgiven)]
-        assert found == []
+        assert found == [], "\n".join(found)
 
     def open(self, tab: str = "txt2img", query: str = "") -> "Visit":
         """Load the pages and show one."""
@@ -88,6 +88,7 @@ class Visit:
             self._fill(self.page.locator(f"#{page}-{name}"), value)
 
     def _fill(self, control: Locator, value: Any) -> None:
+        control.locator("input, textarea").first.wait_for(state="attached")
         if isinstance(value, bool):
             control.locator("input[type=checkbox]").set_checked(value)
             return

@@ -101,7 +101,8 @@ class Dispatcher:
             if not taken:
                 self._wake.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), IDLE_S)
+                    async with asyncio.timeout(IDLE_S):  # `wait_for` may lose a cancellation (Python before 3.12)
+                        await self._wake.wait()
 
     async def _take(self) -> bool:
         """Whether there may be more to take."""

@@ -132,7 +132,8 @@ class Courier:
                     task.add_done_callback(self._done)
             self._wake.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):  # `wait_for` may lose a cancellation (Python before 3.12)
+                    await self._wake.wait()
 
     async def _claim(self, room: int) -> list[Due]:
         try:

@@ -1,6 +1,6 @@
 // The API for people: its address, how it is spoken to, a place to try it, who is there, keys.
 
-import { address, api, ask, button, copyable, field, h, root, report, statusLine, t } from "./page.js";
+import { address, api, ask, button, copyable, field, h, mark, report, root, statusLine, t } from "./page.js";
 import { quoted } from "./picture.js";
 
 const EXAMPLES = [
@@ -67,28 +67,38 @@ class Api {
   }
 
   account() {
-    const who = h("p", { id: "api-who" });
+    const who = h("div", { id: "api-who" });
     const out = h("form", { method: "post", action: address("logout"), hidden: true, id: "api-logout" },
       h("button", { class: "dr-button" }, t("Log out")));
-    this.whoIsThere(who, out);
+    whoIsThere(who, out);
     return h("section", {}, h("h2", {}, t("You and your keys")), who, out,
       h("p", { class: "dr-words" }, t("A program shows a key instead of a password. Keys are made where the server runs, are shown once and can be taken back:")),
-      copyable("darkroom key create NAME", { id: "api-key", label: t("Making a key") }),
+      copyable("darkroom key add NAME --scope generate --scope read", { id: "api-key", label: t("Making a key") }),
       h("p", {}, t("A request shows it like this:")),
       copyable("Authorization: Bearer drk_...", { id: "api-header", label: t("Showing a key") }));
   }
+}
 
-  async whoIsThere(line, out) {
-    line.textContent = t("This server asks nobody who they are.");
-    try {
-      const found = await api("whoami");
-      if (!found.name) return;
-      line.textContent = t("You are {name}.", { name: found.name });
-      out.hidden = false;
-    } catch {
-      // an older server: nothing more is known
-    }
+const SCOPES = { generate: mark("make pictures"), read: mark("see lists and one's own work"), admin: mark("change the server") };
+
+/** Who asks, and what they may do. */
+async function whoIsThere(place, out) {
+  const found = await api("whoami").catch((error) => {
+    place.textContent = error.message;
+    return null;
+  });
+  if (!found) return;
+  if (!found.name) {
+    place.textContent = t("This server asks nobody who they are; everybody who reaches it may do everything.");
+    return;
   }
+  const rows = [
+    [t("You are"), found.name], [t("You may"), found.scopes.map((scope) => t(SCOPES[scope])).join(", ")],
+    [t("Requests for work"), found.rate], [t("Jobs at once"), found.jobs],
+    [t("Megapixels times steps in an hour"), found.work], [t("Highest priority"), found.priority],
+  ].filter(([, value]) => value !== null && value !== "");
+  place.replaceChildren(h("dl", { class: "dr-list" }, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))])));
+  out.hidden = false;
 }
 
 /** What a request is answered, for reading. */

@@ -24,7 +24,7 @@ export async function results(box) {
   box.dataset.known = "yes";
   for (const card of cards.values()) if (card.page === box.dataset.page) box.prepend(card.node);
   rest(box);
-  showCounters(box.dataset.page);
+  requestAnimationFrame(() => showCounters(box.dataset.page)); // the list is loaded before it is on the page
   try {
     const found = await ask(`/jobs?kind=${box.dataset.kind}&state=queued&state=running&limit=20`);
     for (const job of found.jobs.reverse()) add(box.dataset.page, job, null);

@@ -1,4 +1,5 @@
 // The scripts of the pages: what Gradio's own components do not do. No build step, no dependency.
+import { begun } from "./batches.js";
 import { sizeOf } from "./boards.js";
 import { followed, results, stopNewest } from "./cards.js";
 import { clearErrors, showErrors } from "./errors.js";
@@ -24,6 +25,7 @@ function take(told) {
   if (rest.scripts) setScripts(page, rest.scripts);
   if (errors?.length) showErrors(page, errors);
   for (const one of rest.jobs ?? []) followed(page, one);
+  if (rest.jobs) begun(page, rest.jobs.map((one) => one.job.id));
 }
 
 window.darkroom = {
@@ -32,3 +34,4 @@ window.darkroom = {
 };
 fromAddress();
 document.addEventListener("darkroom:lists", () => document.getElementById("quick-refresh")?.click());
+document.dispatchEvent(new CustomEvent("darkroom:ready"));

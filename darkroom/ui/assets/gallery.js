@@ -4,10 +4,10 @@
 import { compare } from "./compare.js";
 import { read } from "./generation_text.js";
 import {
-  address, api, button, complain, confirmed, counted, debounced, download, field, fileName, h, mark, query, Refused,
-  report, statusLine, t,
+  address, api, button, complain, confirmed, counted, debounced, download, field, fileName, h, mark, ownerFilter, query,
+  Refused, report, statusLine, t,
 } from "./page.js";
-import { details } from "./picture.js";
+import { deletePicture, details } from "./picture.js";
 
 const PAGE = 50;
 
@@ -72,9 +72,9 @@ class Gallery {
       h("div", { class: "dr-page" }, this.form, this.only, this.actions, this.status, this.grid,
         h("div", { class: "dr-actions dr-centre" }, this.more)),
     );
-    new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this.next && this.load(), {
-      rootMargin: "400px",
-    }).observe(this.more);
+    this.watcher = new IntersectionObserver((entries) => entries.at(-1).isIntersecting && this.load(), { rootMargin: "400px" });
+    this.watcher.observe(this.more);
+    ownerFilter("gallery-owner", search).then((one) => one && this.form.lastElementChild.before(one));
     document.addEventListener("darkroom:made", () => host.offsetParent && this.shown());
   }
 
@@ -163,6 +163,8 @@ class Gallery {
     this.next = next;
     this.grid.append(...images.map((image) => this.tile(image)));
     this.more.hidden = !next;
+    this.watcher.unobserve(this.more); // where it is still in sight, it is to be seen again
+    this.watcher.observe(this.more);
     this.only.hidden = !this.job;
     this.only.replaceChildren(
       t("Only pictures of the job {job}.", { job: this.job ?? "" }), " ",
@@ -221,7 +223,7 @@ class Gallery {
     const count = this.chosen.size;
     if (!(await confirmed("gallery-confirm", counted(count, mark("Delete this picture?"), mark("Delete {count} pictures?")), t("Delete")))) return;
     for (const image of this.chosenImages()) {
-      await api(`images/${image.id}`, { method: "DELETE" });
+      await deletePicture(image);
       this.forget(image);
     }
     report(this.grid, counted(count, mark("The picture is deleted."), mark("{count} pictures are deleted.")));

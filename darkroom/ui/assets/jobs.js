@@ -5,7 +5,7 @@
 
 import { showJob } from "./gallery.js";
 import { read } from "./generation_text.js";
-import { address, api, button, complain, confirmed, counted, date, debounced, duration, field, h, mark, openPage, query, report, statusLine, t } from "./page.js";
+import { address, api, button, complain, confirmed, counted, date, debounced, duration, field, h, mark, openPage, ownerFilter, query, report, statusLine, t } from "./page.js";
 import { showRequest } from "./show_request.js";
 import { withStream } from "./streams.js";
 
@@ -36,7 +36,7 @@ class Jobs {
   }
 
   build(host) {
-    const refresh = () => this.refresh();
+    const refresh = () => this.restart();
     const choose = (name, label, choices) => field(label,
       h("select", { name, id: `jobs-${name}`, onchange: refresh },
         ...choices.map(([value, text]) => h("option", { value }, text))));
@@ -47,6 +47,7 @@ class Jobs {
       field(t("Model"), h("input", { name: "model", id: "jobs-model", autocomplete: "off", oninput: debounced(refresh) })),
       h("div", { class: "dr-actions" }, button(t("Refresh"), refresh, { id: "jobs-refresh" })));
     this.form.addEventListener("submit", (event) => event.preventDefault());
+    ownerFilter("jobs-owner", debounced(refresh)).then((one) => one && this.form.lastElementChild.before(one));
     this.list = h("ul", { class: "dr-rows", id: "jobs-list", "aria-label": t("Jobs") });
     this.more = button(t("Show more"), () => this.load(this.next), { id: "jobs-more", hidden: true });
     host.replaceChildren(h("div", { class: "dr-page" }, this.form, statusLine("jobs-status"), this.list,
@@ -65,15 +66,25 @@ class Jobs {
     for (const id of [...this.streams.keys()]) this.unfollow(id);
   }
 
+  /** Begin anew with what the form asks for. */
+  restart() {
+    for (const [id, row] of this.rows) this.drop(id, row);
+    this.next = null;
+    return this.refresh();
+  }
+
   async refresh() {
     await this.load(null);
   }
 
   /** Ask for jobs: the newest, or those before one. */
   async load(before) {
-    const { state, kind, model } = Object.fromEntries(new FormData(this.form));
+    const { state, kind, model, owner = "" } = Object.fromEntries(new FormData(this.form));
+    const wanted = { state: SHOWN[state], kind, model: model.trim(), owner: owner.trim() };
+    const question = (this.question = JSON.stringify(wanted));
     try {
-      const found = await api(query("jobs", { state: SHOWN[state], kind, model: model.trim(), before, limit: PAGE, pictures: true }));
+      const found = await api(query("jobs", { ...wanted, before, limit: PAGE, pictures: true }));
+      if (question !== this.question) return; // somebody has asked for something else meanwhile
       this.show(found.jobs, { keep: Boolean(before) });
       if (before || !this.next || this.rows.size <= PAGE) this.next = found.next;
       this.more.hidden = !this.next;

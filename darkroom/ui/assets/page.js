@@ -114,6 +114,13 @@ export function field(label, control, given = {}) {
   return h("label", { class: "dr-field", ...given }, h("span", { class: "dr-label" }, label), control);
 }
 
+/** A field for somebody's name, for who may see the work of others; else null. */
+export async function ownerFilter(id, changed) {
+  const viewer = await api("whoami").catch(() => null);
+  if (!viewer?.sees_all || !viewer.name) return null;
+  return field(t("Owner"), h("input", { name: "owner", id, autocomplete: "off", oninput: changed }));
+}
+
 /** A line that screen readers read out when it changes. */
 export function statusLine(id) {
   return h("p", { class: "dr-status", role: "status", id });

@@ -6,7 +6,6 @@
 import { board } from "./boards.js";
 import { element, say } from "./setup.js";
 
-const KEYS = "Arrow keys move the brush, space lowers and lifts it, [ and ] change its size, E is the eraser.";
 const LARGEST_BRUSH = 0.5;
 
 class Picture extends HTMLElement {
@@ -84,7 +83,9 @@ class Picture extends HTMLElement {
     const stage = element("div", { class: "dk-picture-stage" }, canvas);
     const status = element("p", { class: "dk-picture-status", role: "status" });
     Object.assign(this.#parts, { zone, input, stage, canvas, status, tools: this.#tools(label) });
-    this.append(zone, input, stage, this.#parts.tools, status);
+    const blank = this.#blankButton();
+    this.#parts.blank = blank;
+    this.append(zone, blank, input, stage, this.#parts.tools, status);
 
     zone.addEventListener("click", () => input.click());
     input.addEventListener("change", () => {
@@ -108,8 +109,8 @@ class Picture extends HTMLElement {
     const tools = element("div", { class: "dk-picture-tools", role: "toolbar", "aria-label": label });
     if (this.paints) tools.append(...this.#brushTools());
     tools.append(
-      this.#button("Another picture", "choose", () => this.#parts.input.click()),
-      this.#button("Remove", "remove", () => this.board.remove()),
+      this.#button(say("Another picture"), "choose", () => this.#parts.input.click()),
+      this.#button(say("Remove"), "remove", () => this.board.remove()),
     );
     return tools;
   }
@@ -117,7 +118,7 @@ class Picture extends HTMLElement {
   #brushTools() {
     const size = element("input", { type: "range", min: 1, max: 100, value: 24, "aria-label": say("Brush size") });
     size.addEventListener("input", () => this.#setSize(size.value / 100));
-    const eraser = this.#button("Eraser", "eraser", () => this.#setEraser(!this.#brush.erases));
+    const eraser = this.#button(say("Eraser"), "eraser", () => this.#setEraser(!this.#brush.erases));
     eraser.setAttribute("aria-pressed", "false");
     Object.assign(this.#parts, { eraser, size });
     return [
@@ -125,12 +126,12 @@ class Picture extends HTMLElement {
       ...(this.mode === "mask" ? [] : [this.#colourButton()]),
       ...(this.mode === "inpaint_sketch" ? [this.#transparencySlider()] : []),
       eraser,
-      this.#button("Undo", "undo", () => this.#layer.undo()),
-      this.#button("Redo", "redo", () => this.#layer.redo()),
-      this.#button("Clear", "clear", () => this.#layer.clear()),
-      this.#button("Larger", "larger", () => this.#setZoom(this.#zoom * 1.25)),
-      this.#button("Smaller", "smaller", () => this.#setZoom(this.#zoom / 1.25)),
-      this.#button("Full screen", "wide", () => this.#toggleWide()),
+      this.#button(say("Undo"), "undo", () => this.#layer.undo()),
+      this.#button(say("Redo"), "redo", () => this.#layer.redo()),
+      this.#button(say("Clear"), "clear", () => this.#layer.clear()),
+      this.#button(say("Larger"), "larger", () => this.#setZoom(this.#zoom * 1.25)),
+      this.#button(say("Smaller"), "smaller", () => this.#setZoom(this.#zoom / 1.25)),
+      this.#button(say("Full screen"), "wide", () => this.#toggleWide()),
     ];
   }
 
@@ -144,6 +145,12 @@ class Picture extends HTMLElement {
     return colour;
   }
 
+  /** Begins a sketch on white, as large as the page's picture is to be. */
+  #blankButton() {
+    const side = (name) => Number(document.querySelector(`#${this.dataset.page}-${name} input`)?.value) || 512;
+    return this.#button(say("Begin with a white canvas"), "blank", () => this.board.blank(side("width"), side("height")));
+  }
+
   #transparencySlider() {
     const label = say("Mask transparency");
     const slider = element("input", { type: "range", min: 0, max: 100, value: 0, "aria-label": label, title: label });
@@ -152,7 +159,7 @@ class Picture extends HTMLElement {
   }
 
   #button(text, tool, act) {
-    return element("button", { type: "button", class: "dk-small-button", "data-tool": tool, onclick: act }, say(text));
+    return element("button", { type: "button", class: "dk-small-button", "data-tool": tool, onclick: act }, text);
   }
 
   async #takeTransfer(transfer) {
@@ -171,9 +178,10 @@ class Picture extends HTMLElement {
   }
 
   #show() {
-    const { zone, stage, tools, canvas } = this.#parts;
+    const { zone, blank, stage, tools, canvas } = this.#parts;
     const there = Boolean(this.board.bitmap);
     zone.hidden = there;
+    blank.hidden = there || !this.mode.endsWith("sketch");
     stage.hidden = tools.hidden = !there;
     this.classList.toggle("has-picture", there);
     if (there) {
@@ -255,8 +263,9 @@ class Picture extends HTMLElement {
   #listenToBrush(canvas, label) {
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "application");
-    canvas.setAttribute("aria-label", `${label}: ${say(KEYS)}`);
-    canvas.title = say(KEYS);
+    const keys = say("Arrow keys move the brush, space lowers and lifts it, [ and ] change its size, E is the eraser.");
+    canvas.setAttribute("aria-label", `${label}: ${keys}`);
+    canvas.title = keys;
     canvas.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
       canvas.setPointerCapture(event.pointerId);

@@ -71,10 +71,17 @@ function actions(image, { dialog, deleted }) {
       button(t("Download"), () => download(address(image.url), fileName(image)), { id: "picture-download" }),
       button(t("Delete"), async () => {
         if (!(await confirmed("picture-confirm", t("Delete this picture?"), t("Delete")))) return;
-        await api(`images/${image.id}`, { method: "DELETE" });
+        await deletePicture(image);
         deleted(image);
         dialog.close();
       }, { class: "dr-danger", id: "picture-delete" })));
+}
+
+/** Remove a picture; one that somebody else has removed is gone as well. */
+export async function deletePicture(image) {
+  await api(`images/${image.id}`, { method: "DELETE" }).catch((error) => {
+    if (error.status !== 404) throw error;
+  });
 }
 
 /** Tell the pages when a job has ended that no card follows; without a stream they see it when they are looked at. */

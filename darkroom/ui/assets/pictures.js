@@ -1,5 +1,7 @@
 // <darkroom-pictures data-page="img2img" data-part="batch" label="…">: several pictures, one after another.
+import { batchArchive, beginBatch } from "./batches.js";
 import { MAX_FILE_BYTES, base64 } from "./boards.js";
+import { download } from "./page.js";
 import { element, say } from "./setup.js";
 
 const shelves = new Map();
@@ -27,7 +29,12 @@ class Pictures extends HTMLElement {
       event.preventDefault();
       this.add([...event.dataTransfer.files]);
     });
-    this.append(zone, input, this.#list, this.#status);
+    const keep = element(
+      "button",
+      { type: "button", class: "dk-small-button", "data-tool": "archive", onclick: () => this.#download() },
+      say("Download what came of them (ZIP)"),
+    );
+    this.append(zone, input, this.#list, this.#status, keep);
     this.#show();
   }
 
@@ -68,8 +75,19 @@ class Pictures extends HTMLElement {
     return element("li", {}, image, element("span", {}, file.name), remove);
   }
 
+  async #download() {
+    try {
+      const address = URL.createObjectURL(await batchArchive(this.dataset.page));
+      download(address, "pictures.zip");
+      setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    } catch (error) {
+      this.#status.textContent = error.message;
+    }
+  }
+
   /** What a handler is given: names, sizes and base64, in order. */
   async gathered() {
+    beginBatch(this.dataset.page, this.#files.map((file) => file.name));
     return Promise.all(this.#files.map(described));
   }
 }

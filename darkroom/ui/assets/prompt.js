@@ -33,7 +33,7 @@ export function meant(text, start, end, delimiters) {
     const around = bracketed(text, start, open, close);
     if (around) return around;
   }
-  const stops = new Set([...delimiters, "\n", "\t", "\r"]);
+  const stops = new Set([...delimiters, ..."[]<>|\n\t\r"]);
   while (start > 0 && !stops.has(text[start - 1])) start -= 1;
   while (end < text.length && !stops.has(text[end])) end += 1;
   return { start, end };

@@ -153,8 +153,8 @@ class Scripts extends HTMLElement {
         if (9 + after === USE_TEXT) control.addEventListener("change", draw);
         return control;
       });
-      const swaps = [[0, 3, "Swap X and Y"], [3, 6, "Swap Y and Z"], [0, 6, "Swap X and Z"]].map(([one, other, text]) =>
-        tool(say(text), () => {
+      const swaps = [[0, 3, say("Swap X and Y")], [3, 6, say("Swap Y and Z")], [0, 6, say("Swap X and Z")]].map(([one, other, text]) =>
+        tool(text, () => {
           for (let step = 0; step < 3; step += 1) {
             [values[one + step], values[other + step]] = [values[other + step], values[one + step]];
           }

@@ -1,5 +1,6 @@
 // Pictures, with what their generation texts say, from wherever they are shown to the pages that take them.
 import { board } from "./boards.js";
+import { showErrors } from "./errors.js";
 import { post } from "./mailbox.js";
 import { base } from "./setup.js";
 
@@ -24,14 +25,21 @@ export function choose(tab) {
 }
 
 /** Give a page a picture, as `/images/{id}` tells of it or as {url | blob, infotext}, and show the page. Its controls
- *  are filled by the generation text, unless `plain`. */
-export async function send(image, to, { plain = false } = {}) {
+ *  are filled by the generation text. */
+export async function send(image, to) {
   const way = WAYS[to.replace("-", "_")];
   if (!way) return;
   choose(way.tab);
   if (way.inner) await chosen(`${way.inner}-button`);
-  if (way.board) await board(way.board).load(image.blob ?? base + image.url, image.name);
-  if (way.fills && image.infotext && !plain) post(`${way.fills}-paste`, { text: image.infotext });
+  if (way.board) {
+    try {
+      await board(way.board).load(image.blob ?? base + image.url, image.name);
+    } catch (error) {
+      showErrors(way.tab, [{ field: "", text: error.message }]);
+      return;
+    }
+  }
+  if (way.fills && image.infotext) post(`${way.fills}-paste`, { text: image.infotext });
 }
 
 /** Press a button of a page that may only just be building itself. */

@@ -138,7 +138,8 @@ class Settings {
 
   help(option) {
     const parts = [t("Default: {value}", { value: written(option.default) })];
-    if (option.kind === "integer" || option.kind === "number") parts.push(t(option.allowed.replace(/ from .*/, "")) + range(option));
+    if (option.kind === "integer") parts.push(t("a whole number") + range(option));
+    if (option.kind === "number") parts.push(t("a number") + range(option));
     if (option.fixed) parts.push(t("Only the operator changes this, in the file of options."));
     else if (option.frozen) parts.push(t("Frozen by the operator: {reason}", { reason: option.frozen }));
     if (!option.steers) parts.push(t("Has no effect on this server; kept for programs that ask for it."));

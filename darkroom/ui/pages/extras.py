@@ -29,7 +29,7 @@ def build(shell: Shell) -> None:
     gathered_by(form)
     with gr.Row(elem_classes="dk-body"):
         with gr.Column(min_width=320, elem_classes="dk-controls"):
-            with gr.Tabs(elem_id=f"{PAGE}-image"):
+            with gr.Tabs(elem_id=f"{PAGE}-image", overflow_behavior="wrap"):
                 with picture_tab(PAGE, SINGLE, _("Single picture")):
                     picture(PAGE, SINGLE, _("Picture"), board=PAGE)
                 with picture_tab(PAGE, BATCH, _("Batch")):

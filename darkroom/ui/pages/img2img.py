@@ -34,7 +34,12 @@ from darkroom.ui.starting import (
 PAGE = "img2img"
 ROUTE = "/sdapi/v1/img2img"
 
-_RESIZE_MODES = ("Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)")
+_RESIZE_MODES = (
+    "Just resize",
+    "Crop and resize",
+    "Resize and fill",
+    "Just resize (latent upscale)",
+)
 _FIT = f"(...size) => window.darkroom.sizeOf('{PAGE}', size)"
 _TABS = (
     (PLAIN, "img2img", "plain"),
@@ -83,7 +88,7 @@ def requests_of(fields: Fields) -> list[dict[str, Any]]:
 
 def _pictures(shell: Shell) -> None:
     _ = shell.words
-    with gr.Tabs(elem_id=f"{PAGE}-init_images"):
+    with gr.Tabs(elem_id=f"{PAGE}-init_images", overflow_behavior="wrap"):
         for part, title, way in _TABS:
             with picture_tab(PAGE, part, _(title)):
                 picture(PAGE, part, _("Picture"), way=way, board=PAGE)

@@ -8,6 +8,5 @@ def mailbox(name: str) -> gr.HTML:
 
     The handler gets the message as a `gr.EventData`: `event.text` for `{text: ...}`.
     """
-    return gr.HTML(
-        "", js_on_load=f"window.darkroomReady.then(() => window.darkroom.mailbox({name!r}, trigger))", elem_id=f"mailbox-{name}", visible="hidden"
-    )
+    register = f"window.darkroomReady.then(() => window.darkroom.mailbox({name!r}, trigger))"
+    return gr.HTML("", js_on_load=register, elem_id=f"mailbox-{name}", visible="hidden")

@@ -11,6 +11,8 @@ from darkroom.ui.requests import controls_of
 from darkroom.ui.service import Refused, Service, service
 from darkroom.ui.shell import QUIET, TAKE, Form, Shell, told
 
+_OF_SCRIPTS = ("script_name", "script_args", "alwayson_scripts")
+
 
 def pasting(shell: Shell, form: Form) -> None:
     """Have the page's controls filled when a script calls `window.darkroom.post("{page}-paste", {text})`."""
@@ -23,8 +25,7 @@ def pasting(shell: Shell, form: Form) -> None:
                 fields = await read(api, str(event.text), page)
         except Refused as refused:
             return [told(form.page, refused), *form.write({})]
-        scripts = {"script_name": None, "script_args": [], "alwayson_scripts": fields.get("alwayson_scripts", {})}
-        said = {"page": form.page, "errors": [], "scripts": scripts}
+        said = {"page": form.page, "errors": [], "scripts": {name: fields.get(name) for name in _OF_SCRIPTS}}
         return [json.dumps(said), *form.write(controls_of(fields))]
 
     event = mailbox(f"{form.page}-paste").submit(paste, None, [outbox, *form.components], **QUIET)

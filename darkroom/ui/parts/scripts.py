@@ -13,4 +13,5 @@ def scripts(form: Form) -> gr.HTML:
         f'<darkroom-scripts data-page="{form.page}"></darkroom-scripts>',
         elem_id=f"{form.page}-scripts",
         js_on_load=None,
+        apply_default_css=False,
     )

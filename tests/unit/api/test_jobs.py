@@ -49,6 +49,14 @@ def test_a_promise_is_answered_at_once_and_kept(client: TestClient) -> None:
     assert [image["place"] for image in job["images"]] == [0, 1]
 
 
+def test_a_list_tells_pictures_to_who_asks_for_them(client: TestClient) -> None:
+    job = ended(client, ask(client, batch_size=2))
+    [short] = client.get("/jobs").json()["jobs"]
+    [full] = client.get("/jobs?pictures=true").json()["jobs"]
+    assert short["images"] == []
+    assert full["images"] == job["images"] != []
+
+
 def test_the_result_is_the_answer_that_waiting_would_have_given(client: TestClient) -> None:
     fields: dict[str, Any] = {"seed": 5, "subseed": 6, "batch_size": 2, "alwayson_scripts": {}}
     awaited = client.post(TXT2IMG, json={**SMALL, **fields}).json()

@@ -87,7 +87,8 @@ class Door:
     def __init__(self, serve: Serve, folder: Path, **settings: Any) -> None:
         self.keys: dict[str, str] = {}
         credentials = Credentials()
-        for scopes in (*((scope,) for scope in SCOPES), ("generate", "read"), SCOPES):
+        chosen: list[tuple[Scope, ...]] = [*((scope,) for scope in SCOPES), ("generate", "read"), SCOPES]
+        for scopes in chosen:
             name = "+".join(scopes)
             credentials, self.keys[name] = credentials.with_key(name, Allowance(scopes=frozenset(scopes)))
         credentials, self.keys["old"] = credentials.with_key("old")
@@ -165,7 +166,7 @@ def test_the_settings_name_administrators_too(serve: Serve) -> None:
 
 def test_a_merge_is_not_repeated_with_fewer_rights(serve: Serve, tmp_path: Path) -> None:
     door = Door(serve, tmp_path)
-    files = {"primary_model_name": "small-a", "secondary_model_name": "sub/bar", "interp_method": "Weighted sum"}
+    files = {"a": "small-a", "b": "bar"}
     sent = door.ask("old", "POST", "/models/merge", json=files, headers={"Prefer": "respond-async"})
     assert sent.status_code == 202, sent.text
     job_id = sent.json()["id"]

@@ -6,14 +6,21 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, WebSocket
 from starlette.responses import Response, StreamingResponse
 
+from darkroom.api.app import create_app
 from darkroom.api.server import Server, impatient
+from darkroom.options.store import Options
+from darkroom.settings import Settings
+from tests.unit.api.fake_engine import FakeEngine
 
 LIMIT_S: Final = 1.0
 LARGE: Final = 16_000_000
@@ -35,9 +42,17 @@ class Streams:
             self.open -= 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A server: its port, and the tasks of its connections."""
+
+    port: int
+    tasks: set[asyncio.Task[None]]
+
+
 @contextmanager
-def serving(app: FastAPI) -> Iterator[int]:
-    """The port of a server of `app`."""
+def serving(app: FastAPI) -> Iterator[Running]:
+    """A server of `app`."""
     bound = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=impatient(LIMIT_S), log_config=None, timeout_graceful_shutdown=1)
     server = Server(config, lambda: None)
@@ -46,7 +61,7 @@ def serving(app: FastAPI) -> Iterator[int]:
     try:
         while not server.started:
             time.sleep(0.01)
-        yield bound.getsockname()[1]
+        yield Running(port=bound.getsockname()[1], tasks=server.server_state.tasks)
     finally:
         server.should_exit = True
         thread.join()
@@ -78,7 +93,7 @@ def port(streams: Streams) -> Iterator[int]:
                 await websocket.send_bytes(part)
 
     with serving(app) as found:
-        yield found
+        yield found.port
 
 
 def ask(port: int, path: str, *headers: str) -> socket.socket:
@@ -151,3 +166,24 @@ def test_who_asks_for_nothing_is_left_alone(port: int) -> None:
     with ask(port, "/docs") as client:
         time.sleep(3 * LIMIT_S)
         assert not is_let_go(client)
+
+
+@pytest.mark.parametrize(("path", "headers"), [("events", ()), ("ws", UPGRADE)])
+def test_who_stops_following_a_job_is_forgotten_at_once(tmp_path: Path, path: str, headers: tuple[str, ...]) -> None:
+    """Of a job of which nothing new is told."""
+    settings = Settings(data_dir=tmp_path, history=False)
+    with serving(create_app(settings, FakeEngine(held=True), Options(settings.options_file))) as running:
+        asked = httpx.post(
+            f"http://127.0.0.1:{running.port}/sdapi/v1/txt2img",
+            json={"prompt": "a cat", "width": 64, "height": 64},
+            headers={"Prefer": "respond-async"},
+        )
+        with ask(running.port, f"/jobs/{asked.json()['id']}/{path}", *headers) as client:
+            assert b" 200 " in client.recv(4096)[:20] or headers
+            time.sleep(0.5)
+            assert len(running.tasks) == 1
+        deadline = time.monotonic() + 2
+        while running.tasks:
+            assert time.monotonic() < deadline, "somebody is still told"
+            time.sleep(0.01)
+        httpx.delete(f"http://127.0.0.1:{running.port}/jobs/{asked.json()['id']}")

@@ -86,11 +86,55 @@ class _Stream(httpx.SyncByteStream):
 
 
 def test_a_stream_that_breaks_is_taken_up_where_it_broke(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("darkroom.client.synchronous.RETRY_S", 0.0)
+    monkeypatch.setattr("darkroom.client.conversation.RETRY_S", 0.0)
     network = Breaking()
     with Client("http://x", transport=network) as client:
         assert [happening.data["n"] for happening in client.events("j")] == [1, 2, 3]
     assert network.seen == [None, "1.1.1", "1.1.2"]
+
+
+class Restarting(httpx.BaseTransport):
+    """A server that stops in the middle of a stream, and takes its time to come back; then it refuses."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.asked = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        if self.asked == 1:
+            return httpx.Response(200, content=b'id: 1.1.1\nevent: progress\ndata: {"n": 1}\n\n')  # ends in order
+        if self.asked == 2:
+            return httpx.Response(503, json={"code": "stopping", "detail": "the server stops"})
+        if self.asked < 3 + self.refusals:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200, content=b'id: 1.2.1\nevent: done\ndata: {"n": 2}\n\n')
+
+
+def test_a_stream_outlives_a_restart_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("darkroom.client.conversation.RETRY_S", 0.0)
+    with Client("http://x", transport=Restarting(refusals=20)) as client:
+        assert [happening.data["n"] for happening in client.events("j")] == [1, 2]
+    with Client("http://x", transport=Restarting(refusals=200)) as client, pytest.raises(httpx.ConnectError):
+        list(client.events("j"))
+
+
+def test_a_server_that_was_never_there_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("darkroom.client.conversation.RETRY_S", 0.0)
+    nobody = httpx.MockTransport(lambda _: httpx.Response(502))
+    with Client("http://x", transport=nobody) as client, pytest.raises(Refused, match="502"):
+        list(client.events("j"))
+
+
+def test_a_picture_is_tagged_and_removed(running: Running) -> None:
+    with Client(running.url) as client:
+        job = client.wait(client.submit("txt2img", **FIELDS))
+        tagged = client.tag(job.images[0], "good", "red")
+        assert tagged.tags == ("good", "red")
+        assert client.images(tag="good").items == (tagged,)
+        client.remove(tagged)
+        assert client.images(tag="good").items == ()
+        assert client.rerun(job.id).kind == "txt2img"
 
 
 def test_events_are_put_together_from_lines() -> None:

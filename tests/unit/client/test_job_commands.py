@@ -5,6 +5,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
+from darkroom.errors import BadModelFile
 from darkroom.job_commands import jobs
 from tests.unit.client.conftest import Running
 
@@ -32,6 +33,41 @@ def test_a_job_that_is_dropped_fails_whoever_waits(running: Running) -> None:
     run(running, "cancel", job_id)
     waited = run(running, "wait", job_id)
     assert (waited.stdout.strip(), waited.exit_code) == ("cancelled", 1)
+
+
+def test_a_job_that_failed_fails_whoever_fetches_it_and_says_why(running: Running, tmp_path: Path) -> None:
+    running.engine.failure = BadModelFile("small-a.safetensors: is cut off")
+    job_id = run(running, "submit", "txt2img", given=REQUEST).stdout.strip()
+    for arguments in (["wait", job_id], ["fetch", job_id, "--to", str(tmp_path / "out")]):
+        found = run(running, *arguments)
+        assert found.exit_code == 1
+        assert "bad_model_file: small-a.safetensors: is cut off" in " ".join(found.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_that_cannot_be_written_are_said_to_be_so(running: Running, tmp_path: Path) -> None:
+    job_id = run(running, "submit", "txt2img", given=REQUEST).stdout.strip()
+    (tmp_path / "out").write_text("in the way")
+    found = run(running, "fetch", job_id, "--to", str(tmp_path / "out"))
+    assert found.exit_code == 2
+    assert "cannot be written" in " ".join(found.output.split())
+
+
+def test_a_job_is_done_again_and_forgotten(running: Running) -> None:
+    job_id = run(running, "submit", "txt2img", given=REQUEST).stdout.strip()
+    assert run(running, "wait", job_id).exit_code == 0
+    again = run(running, "rerun", job_id).stdout.strip()
+    assert run(running, "wait", again).stdout.strip() == "done"
+    seeds = [
+        {image["seed"] for image in json.loads(run(running, "show", one).stdout)["images"]} for one in (job_id, again)
+    ]
+    assert seeds[0] == seeds[1]
+    assert run(running, "forget", again).exit_code == 0
+    assert "unknown_name" in run(running, "show", again).output
+    running.engine.held = True
+    waiting = run(running, "submit", "txt2img", given=REQUEST).stdout.strip()
+    assert "has not ended" in run(running, "forget", waiting).output
+    assert run(running, "interrupt", waiting).exit_code == 0
 
 
 def test_what_goes_wrong_is_said_in_words(running: Running) -> None:

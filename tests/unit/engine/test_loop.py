@@ -1,9 +1,12 @@
 """The engine's promises, asserted exactly with a runner whose answers have a closed form."""
 
+from itertools import count
+
 import numpy as np
 import pytest
 
 from darkroom.engine.job import Job
+from darkroom.engine.loop import Loop
 from darkroom.errors import JobFailed, OutOfDeviceMemory
 from darkroom.jobs.spec import InitImage
 from tests.unit.engine.fake_runner import FakeRunner, draw, finish, make_loop, make_spec, outcome, start
@@ -128,7 +131,8 @@ def test_a_faulty_program_fails_its_own_job() -> None:
 
 def test_out_of_memory_halves_the_batch_and_nobody_notices() -> None:
     runner = FakeRunner(fits=4)
-    loop = make_loop(runner, max_rows=64)
+    # Every batch takes the same time, so that larger ones pay.
+    loop = Loop(runner, max_lanes=64, max_rows=64, exact=False, clock=count(step=0.01).__next__)
     ended = finish(loop, *[start(loop, make_spec(f"p {i}", seeds=[i], steps=40)) for i in range(8)])
     assert {one.state for one in ended} == {"done"}
     np.testing.assert_array_equal(ended[2].pictures[0], draw(make_spec("p 2", seeds=[2], steps=40))[0])

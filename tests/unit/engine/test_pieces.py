@@ -22,7 +22,7 @@ def denoise(step: int, part: int = 0) -> Denoise:
 
 
 def lane(program: Program) -> Lane:
-    return Lane(program, index=0, arrival=0, served_s=0.0)
+    return Lane(program, index=0, arrival=0)
 
 
 def in_tiles(count: int) -> Program:

@@ -23,8 +23,8 @@ from darkroom.engine.policy import (
 KEYS = st.sampled_from(["a", "b", "c"])
 
 
-def waiting(*, lane: int = 0, key: str = "a", rows: int = 2, served_s: float = 0.0) -> Waiting:
-    return Waiting(lane=lane, key=key, rows=rows, served_s=served_s, arrival=lane)
+def waiting(*, lane: int = 0, key: str = "a", rows: int = 2, level: float = 0.0) -> Waiting:
+    return Waiting(lane=lane, key=key, rows=rows, level=level, arrival=lane)
 
 
 def cap_of(rows: int) -> Callable[[Hashable], int]:
@@ -35,12 +35,12 @@ def test_nothing_waiting_gives_an_empty_batch() -> None:
     assert pick([], cap_of(8)) == []
 
 
-def test_the_least_served_lane_decides_the_kind_of_batch() -> None:
-    slow, quick = waiting(lane=0, key="large", served_s=3.0), waiting(lane=1, key="small", served_s=1.0)
+def test_the_lowest_lane_decides_the_kind_of_batch() -> None:
+    slow, quick = waiting(lane=0, key="large", level=3.0), waiting(lane=1, key="small", level=1.0)
     assert pick([slow, quick], cap_of(8)) == [quick]
 
 
-def test_equally_served_lanes_go_by_arrival() -> None:
+def test_lanes_of_one_level_go_by_arrival() -> None:
     assert [w.lane for w in pick([waiting(lane=2), waiting(lane=1)], cap_of(2))] == [1]
 
 
@@ -52,7 +52,7 @@ def test_a_question_larger_than_the_cap_runs_alone() -> None:
 def test_a_batch_has_one_kind_stays_under_its_cap_and_repeats_nobody(
     entries: list[tuple[str, int, float]], cap: int
 ) -> None:
-    questions = [waiting(lane=i, key=key, rows=rows, served_s=s) for i, (key, rows, s) in enumerate(entries)]
+    questions = [waiting(lane=i, key=key, rows=rows, level=s) for i, (key, rows, s) in enumerate(entries)]
     batch = pick(questions, cap_of(cap))
     assert batch
     assert len({w.key for w in batch}) == 1
@@ -60,82 +60,12 @@ def test_a_batch_has_one_kind_stays_under_its_cap_and_repeats_nobody(
     assert len(batch) == 1 or sum(w.rows for w in batch) <= cap
 
 
-@dataclass
-class Simulated:
-    """A lane of `steps` questions of one kind, each row of which costs `row_s` device seconds."""
-
-    key: str
-    steps: int
-    row_s: float
-    arrives_s: float = 0.0
-    served_s: float = 0.0
-    ended_s: float | None = None
-    gaps_s: list[float] = field(default_factory=list)
-
-
-def simulate(lanes: list[Simulated], cap: int = 8) -> None:
-    """Run the lanes to their end on one device; a row costs its lane's `row_s`, in company or alone."""
-    now, virtual_s, entered = 0.0, 0.0, set[int]()
-    last_served: dict[int, float] = {}
-    while any(lane.steps for lane in lanes):
-        live = {i: lane for i, lane in enumerate(lanes) if lane.steps and lane.arrives_s <= now}
-        if not live:
-            now = min(lane.arrives_s for lane in lanes if lane.steps)
-            continue
-        for i in live.keys() - entered:
-            lanes[i].served_s = virtual_s
-            last_served[i] = now
-        entered |= live.keys()
-        batch = pick([waiting(lane=i, key=lane.key, served_s=lane.served_s) for i, lane in live.items()], cap_of(cap))
-        virtual_s = max(virtual_s, batch[0].served_s)
-        seconds = sum(w.rows * lanes[w.lane].row_s for w in batch)
-        now += seconds
-        for w in batch:
-            lane = lanes[w.lane]
-            lane.gaps_s.append(now - last_served[w.lane])
-            last_served[w.lane] = now
-            lane.served_s += seconds / len(batch)
-            lane.steps -= 1
-            if not lane.steps:
-                lane.ended_s = now
-
-
-def test_a_small_picture_is_not_held_up_behind_a_long_one() -> None:
-    long, small = Simulated("large", 50, 1.0), Simulated("small", 20, 0.01, arrives_s=10.0)
-    simulate([long, small])
-    assert small.ended_s is not None
-    # Alone it takes 0.4 s. It may wait for the step that runs when it comes, and for one more.
-    assert small.ended_s - small.arrives_s < 0.4 + 2 * 2.0
-
-
-def test_a_long_picture_goes_on_among_a_stream_of_small_ones() -> None:
-    long = Simulated("large", 10, 1.0)
-    stream = [Simulated("small", 20, 0.02, arrives_s=1.0 * i) for i in range(200)]
-    simulate([long, *stream])
-    assert long.ended_s is not None
-    assert long.ended_s < 20.0 / (1 - 0.8), "it gets what the stream leaves of the device, at least"
-    assert max(long.gaps_s) < 20
-
-
-def test_lanes_of_one_kind_advance_together() -> None:
-    lanes = [Simulated("a", 20, 0.1) for _ in range(4)]
-    simulate(lanes)
-    assert len({lane.ended_s for lane in lanes}) == 1
-
-
-def test_more_lanes_than_a_batch_holds_take_turns() -> None:
-    lanes = [Simulated("a", 20, 0.1) for _ in range(10)]
-    simulate(lanes, cap=8)
-    ends = [lane.ended_s or 0 for lane in lanes]
-    assert max(ends) - min(ends) < 0.15 * max(ends)
-
-
-def lane(number: int, change_s: float = 0.0, served_s: float = 0.0) -> Waiting:
-    return Waiting(lane=number, key=number, rows=1, served_s=served_s, arrival=number, change_s=change_s)
+def lane(number: int, change_s: float = 0.0, level: float = 0.0) -> Waiting:
+    return Waiting(lane=number, key=number, rows=1, level=level, arrival=number, change_s=change_s)
 
 
 def test_weights_are_changed_only_after_work_that_is_worth_it() -> None:
-    here, elsewhere = lane(0, served_s=9.0), lane(1, change_s=2.0)
+    here, elsewhere = lane(0, level=9.0), lane(1, change_s=2.0)
     for worked_s, chosen in ((tenure_s(2.0) - 0.1, here), (tenure_s(2.0), elsewhere)):
         assert pick([here, elsewhere], cap_of(8), lambda _, worked_s=worked_s: worked_s) == [chosen]  # type: ignore[misc]
 
@@ -145,9 +75,9 @@ def test_where_nothing_is_in_place_a_change_of_a_moment_comes_before_a_long_one(
     assert [w.lane for w in pick([lane(0, 5.0), lane(1, 4.0)], cap_of(8), lambda _: 0.0)] == [0]
 
 
-def test_of_changes_of_one_size_the_least_served_lane_has_the_next() -> None:
+def test_of_changes_of_one_size_the_lowest_lane_has_the_next() -> None:
     """Else two models that are read in a second could keep a third from its turn that takes two."""
-    waiting = [lane(0, 2.0), lane(1, 1.0, served_s=1.0), lane(2, served_s=2.0)]
+    waiting = [lane(0, 2.0), lane(1, 1.0, level=1.0), lane(2, level=2.0)]
     for worked_s, chosen in ((4.0, 2), (8.0, 0)):
         assert [w.lane for w in pick(waiting, cap_of(8), lambda _, worked_s=worked_s: worked_s)] == [chosen]  # type: ignore[misc]
 

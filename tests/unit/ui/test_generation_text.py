@@ -1,6 +1,7 @@
 """The way back from a generation text to a request: what the API wrote is read into the same request."""
 
 import base64
+import dataclasses
 import io
 from typing import Any
 
@@ -12,6 +13,9 @@ from PIL import Image
 from darkroom.images.metadata import read_notes
 from darkroom.jobs.infotext import read
 from darkroom.sampling.names import SAMPLERS, SCHEDULERS
+from darkroom.scripts import xyz_plot
+from darkroom.scripts.signature import Lists
+from darkroom.scripts.signature import read as read_arguments
 from darkroom.ui.generation_text import fields_of, text_as_picture
 
 OPTIONS: dict[str, Any] = {
@@ -130,6 +134,22 @@ def test_what_was_done_under_a_mask_comes_back_on_img2img() -> None:
         "alwayson_scripts": {"Soft inpainting": {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}},
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected
+
+
+def test_the_grid_of_a_plot_brings_its_axes() -> None:
+    found = fields(f'{PLAIN}, Script: X/Y/Z plot, X Type: Seed, X Values: "1,2", Y Type: Sampler, Y Values: Euler')
+    assert found["script_name"] == "X/Y/Z plot"
+    assert found["script_args"][:9] == ["Seed", "1,2", None, "Sampler", "Euler", None, "Nothing", "", None]
+
+
+def test_the_arguments_of_a_plot_are_as_many_as_the_script_takes() -> None:
+    arguments = fields(f"{PLAIN}, Script: X/Y/Z plot, X Type: Steps, X Values: 1-2")["script_args"]
+    read_arguments(xyz_plot.Arguments, arguments, Lists(), field="script_args")
+    assert len(arguments) == len(dataclasses.fields(xyz_plot.Arguments))
+
+
+def test_a_picture_that_is_no_grid_takes_the_script_away() -> None:
+    assert (fields(PLAIN)["script_name"], fields(PLAIN)["script_args"]) == (None, [])
 
 
 @pytest.mark.parametrize("text", ["", "Steps: 2", "Steps: x, Sampler: y, Seed: z", "a\nSteps: 1, Seed: 1e9, Size: 8x"])
