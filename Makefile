@@ -14,17 +14,18 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install dev test check format bench parity mini-report settings-doc api-doc fuzz lock clean
+.PHONY: help serve install dev test check format bench parity mini-report settings-doc api-doc ui-screenshots fuzz lock clean
 
 help:
 	@echo "make serve         serve on http://127.0.0.1:7860 (ARGS=... are passed on)"
 	@echo "make test          run the tests"
 	@echo "make check         formatting, lint, types, import rules"
-	@echo "make bench         measure this machine, write bench/results/"
+	@echo "make bench         measure this machine beside others' programs, write bench/results/"
 	@echo "make parity        compare with the original program's recorded pictures, write docs/parity.md"
 	@echo "make mini-report   judge the embedded model, write docs/mini.md"
 	@echo "make settings-doc  write docs/settings.md from the settings themselves"
 	@echo "make api-doc       write docs/openapi.json and the reference in docs/api.md from the routes"
+	@echo "make ui-screenshots  write docs/ui/*.webp, the pictures of the pages (needs chromium)"
 	@echo "make fuzz          ten minutes of generated requests against a server of its own"
 	@echo "make format        format and mend what the linter can mend"
 	@echo "make lock          write requirements.lock from what is installed"
@@ -63,7 +64,8 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 
 bench: $(DEV)
-	TRANSFORMERS_VERBOSITY=error $(BIN)/python -m bench $(ARGS)
+	$(PIP) install --quiet --constraint requirements.lock 'stable-diffusion-cpp-python>=0.4,<0.5' || echo "without stable-diffusion.cpp"
+	$(BIN)/darkroom bench --output bench/results --folder bench/results/models $(ARGS)
 
 parity: $(DEV)
 	TRANSFORMERS_VERBOSITY=error $(BIN)/python -m bench.parity $(ARGS)
@@ -76,6 +78,10 @@ settings-doc: $(DEV)
 
 api-doc: $(DEV)
 	$(BIN)/python docs/generate_api.py
+
+ui-screenshots: $(DEV)
+	@mkdir -p docs/ui
+	DARKROOM_SCREENS=$(CURDIR)/docs/ui $(BIN)/python -m pytest tests/browser/test_screens.py $(ARGS)
 
 fuzz: $(DEV)
 	DARKROOM_FUZZ_S=600 $(BIN)/python -m pytest tests/e2e/test_fuzz.py -s -o faulthandler_timeout=900 $(ARGS)

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench import machine
+from darkroom.bench import machine
 from darkroom.nets.tensorfile import Form, write_tensors
 
 LISTS = Path(__file__).parents[2] / "shared/reference/state-dicts"

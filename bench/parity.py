@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import machine
+from darkroom.bench import machine
 from tests.e2e.serving import Json, Pixels, Server, pixels, serving
 from tests.recordings import RECORDED, RECORDED_LARGE, NoRoomError, in_order, models_folder
 

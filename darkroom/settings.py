@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     lowvram: bool = Field(False, description="As medvram, and of the denoiser only one block at a time; slow.")
     exact: bool = Field(False, description="Same bytes for the same request, alone or in company; slower.")
     threads: int = Field(0, ge=0, description="CPU threads of the networks; 0 takes every core.")
+    native_kernels: bool = Field(
+        True, description="On a processor with AMX, compile Darkroom's own attention if there is a C compiler (cc)."
+    )
     disable_nan_check: bool = Field(False, description="Draw black pictures where a network's answer is no number.")
     api_auth: SecretStr = Field(SecretStr(""), description="Passwords of the API: user:password[,user2:password2].")
     api_auth_file: Path | None = Field(

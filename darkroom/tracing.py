@@ -46,7 +46,7 @@ CLOSE_S: Final = 2.0
 """How long a collector has, when the server stops, to take what is left."""
 
 _ID: Final = re.compile(r"/[0-9a-f]{16,32}(?=/|$)")
-_MOST_EVENTS: Final = 128
+MOST_EVENTS: Final = 128
 _MOST_PHASES: Final = 256
 
 
@@ -204,7 +204,7 @@ class _Phase:
     count: int = 0
     own: int = 0
     rows: int = 0
-    batches: deque[_Batch] = field(default_factory=lambda: deque(maxlen=_MOST_EVENTS))
+    batches: deque[_Batch] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS))
 
 
 @dataclass(slots=True, kw_only=True)

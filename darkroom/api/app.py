@@ -93,6 +93,7 @@ def create_app(
         yield
         await dispatcher.stop()
         await courier.stop()
+        await desk.finish()
         engine.close()
         desk.close()
         await to_thread.run_sync(traces.close)

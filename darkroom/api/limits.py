@@ -44,9 +44,8 @@ class Limits:
         owner, most = attempt.owner, attempt.allowance.jobs
         if most is not None:
             promised = await self._desk.do(lambda books: books.ledger.count_open(owner))
-            there = promised + self._attended[owner]
-            if there >= most:
-                words = f"jobs: {there} of yours wait or are at work; no more than {most} may at once"
+            if promised + self._attended[owner] >= most:
+                words = f"jobs: no more than {most} of yours may wait or be at work at once"
                 raise OverLimit(words, retry_after_s=_AGAIN_S)
         self._attended[owner] += 1
         try:
@@ -56,9 +55,9 @@ class Limits:
             if not self._attended[owner]:
                 del self._attended[owner]
 
-    def most_promised(self, owner: str, allowance: Allowance) -> int | None:
-        """How many asynchronous jobs an owner may have, beside the requests that are waited for; None for any."""
-        return None if allowance.jobs is None else max(0, allowance.jobs - self._attended[owner])
+    def waited_for(self, owner: str) -> int:
+        """How many requests of an owner are waited for here."""
+        return self._attended[owner]
 
     async def charge(self, attempt: Attempt, amount: float) -> None:
         """Count work. What a request needs beyond its first part is counted, and not refused. Raises OverLimit, and

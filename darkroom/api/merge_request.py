@@ -7,11 +7,16 @@ from pydantic_core import PydanticCustomError
 
 from darkroom.api.models import Wire
 from darkroom.coerce import Bool, Float, Object, Text, read_float
-from darkroom.jobs.merging import CONFIG_SOURCES
+from darkroom.jobs.merging import CONFIG_SOURCES, METHODS
 
 NO_VAE = "None"
 KEPT = "keep"
 LEAST, MOST = -2.0, 2.0
+
+WAYS: tuple[str, ...] = METHODS
+SOURCES: tuple[str, ...] = CONFIG_SOURCES
+FORMATS = (KEPT, "fp32", "fp16", "bf16")
+"""What `method`, `config_source` and `dtype` may be."""
 
 
 def _numbers(value: object) -> list[float]:
@@ -67,7 +72,7 @@ class Merge(Wire):
     )
     overwrite: Bool = Field(False, title="Overwrite", description="Replace a file that has the name already.")
     config_source: Text = Field(
-        CONFIG_SOURCES[0],
+        SOURCES[0],
         title="Copy config from",
         description="Whose YAML goes beside the result: A, B or C (the first that has one), B, C, Don't.",
     )

@@ -4,6 +4,7 @@ Knows names and small files. Opens no weights.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from stat import S_ISDIR
@@ -19,7 +20,7 @@ from darkroom.api.context import Context, Shared
 from darkroom.api.upscaling import offered
 from darkroom.errors import UnknownName
 from darkroom.images.upscale import BUILT_IN
-from darkroom.jobs.networks import AdapterInfo, lack_of
+from darkroom.jobs.networks import lack_of
 from darkroom.options.values import OptionValues
 
 router = APIRouter(prefix="/models", tags=["lists"])
@@ -52,6 +53,9 @@ class ModelDocument(BaseModel):
     insert: str | None = Field(description="What a prompt must hold to use it; null for what no prompt names.")
     description: str = Field(description="The text beside the file.")
     activation_text: str = Field(description="Words that it was trained to answer to.")
+    native_size: int | None = Field(
+        description="Pixels of the side of the pictures that a checkpoint was made for; null for all else."
+    )
     in_use: bool = Field(description="Whether every request uses it that names no other.")
     usable: bool = Field(description="Whether it fits the checkpoint in use and its file is there.")
     lack: str | None = Field(description="Why it is not usable, in words.")
@@ -147,6 +151,7 @@ def _document(beside: _Beside, kind: Kind, fields: dict[str, Any]) -> ModelDocum
         insert=fields.get("insert"),
         description=beside.description(Path(filename)) if filename else "",
         activation_text=fields.get("activation_text", ""),
+        native_size=fields.get("native_size"),
         in_use=fields.get("in_use", False),
         usable=lack is None,
         lack=lack,
@@ -162,29 +167,28 @@ def _checkpoints(context: Context, values: OptionValues) -> Iterator[dict[str, A
             "title": info.model_name,
             "filename": info.filename,
             "hash": info.short_hash,
+            "native_size": info.native_size,
             "in_use": info is used,
         }
 
 
 def _adapters(context: Context, values: OptionValues) -> Iterator[dict[str, Any]]:
-    for info in context.engine.adapters():
+    known = context.engine.adapters()
+    # An alias that several files share means none of them, and one that is another file's name means that.
+    meanings = Counter(name.lower() for info in known for name in {info.name, info.alias})
+    by_alias = values["lora_preferred_name"] == "Alias from file"
+    for info in known:
+        name = info.alias if by_alias and meanings[info.alias.lower()] == 1 else info.name
+        strength = info.preferred_weight or values.extra_networks_default_multiplier
         yield {
             "name": info.name,
             "title": info.alias,
             "filename": info.filename,
             "hash": context.engine.adapter_hash(info.name),
-            "insert": _adapter_tag(context, info, values),
+            "insert": f"<lora:{name}:{strength:g}>" + (f" {info.activation_text}" if info.activation_text else ""),
             "activation_text": info.activation_text,
             "in_use": values.sd_lora == info.name,
         }
-
-
-def _adapter_tag(context: Context, info: AdapterInfo, values: OptionValues) -> str:
-    """What makes a prompt use an adapter, as A1111's cards write it."""
-    found = context.engine.find_adapter(info.alias) if values["lora_preferred_name"] == "Alias from file" else None
-    name = info.alias if found is not None and found.name == info.name else info.name
-    strength = info.preferred_weight or values.extra_networks_default_multiplier
-    return f"<lora:{name}:{strength:g}>" + (f" {info.activation_text}" if info.activation_text else "")
 
 
 def _embeddings(context: Context, values: OptionValues) -> Iterator[dict[str, Any]]:

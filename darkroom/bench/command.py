@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-SCENARIOS = ("start", "solo", "saturated", "http", "poisson", "short", "models", "adapters", "memory")
+SCENARIOS = ("solo", "saturated", "http", "short", "poisson", "models", "adapters", "memory", "start")
 MODELS = ("mini", "sd15", "sdxl")
 
 

@@ -1,6 +1,7 @@
 """Darkroom's engine in this process, asked without HTTP."""
 
 import asyncio
+import atexit
 import time
 from pathlib import Path
 from threading import Thread
@@ -25,13 +26,14 @@ class Engine:
             device=told["device"],
             threads=told["threads"],
             ckpt=Path(told["path"]),
-            data_dir=folder / "engine",
+            data_dir=folder,
             models_dir=folder / "no-models",
             no_hashing=True,
             **told["options"],
         )
         self._catalogue = Catalogue(self._settings)
         self._engine = LocalEngine(self._settings)
+        atexit.register(self._engine.close)
         self._checkpoints = self._engine.checkpoints()
         self._options = Options(None, {"sd_model_checkpoint": self._checkpoints[0].path})
         self._loop = asyncio.new_event_loop()

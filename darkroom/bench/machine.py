@@ -15,7 +15,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe(threads: int, device: str) -> dict[str, str]:
+def describe(threads: int, device: str = "cpu") -> dict[str, str]:
     """Processor, device, thread count, and versions of what is measured."""
     features = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in cpu_flags()]
     return {

@@ -88,11 +88,14 @@ def _plan(name: str, device: str, wanted: Wanted) -> Plan:
     """How much of a model is measured: what takes minutes on a processor takes seconds on a GPU."""
     peers = _ON_CPU if device == "cpu" else _ON_CUDA
     if name == "mini":
-        plan = Plan(size=128, steps=20, rounds=3 if wanted.quick else 7, pictures=16, peers=peers)
+        rounds = 3 if wanted.quick else 5
+        plan = Plan(size=128, steps=20, rounds=rounds, pictures=16, peers=peers, serial=peers[:1])
     elif device == "cuda":
-        plan = Plan(size=512 if name == "sd15" else 1024, steps=20, rounds=5, pictures=32, peers=peers)
+        size = 512 if name == "sd15" else 1024
+        plan = Plan(size=size, steps=20, rounds=5, pictures=32, peers=peers, serial=peers)
     elif name == "sd15":
-        plan = Plan(size=512, steps=4, rounds=1 if wanted.quick else 3, pictures=4, peers=peers)
+        rounds = 1 if wanted.quick else 2
+        plan = Plan(size=512, steps=4, rounds=rounds, pictures=2, peers=peers, serial=())
     else:  # fp32 of both sides would not fit into the memory of small machines
-        plan = Plan(size=1024, steps=1, rounds=1, pictures=2, peers=peers[1:2])
+        plan = Plan(size=1024, steps=1, rounds=1, pictures=2, peers=peers[1:2], serial=peers[1:2])
     return replace(plan, rounds=wanted.rounds or plan.rounds, steps=wanted.steps or plan.steps)

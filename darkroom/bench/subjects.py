@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,15 +67,16 @@ class Subject(Protocol):
 
 
 class Worker:
-    """A child process that makes pictures. `kind` is one of `worker.KINDS`."""
+    """A child process that makes pictures and leaves what it leaves in `folder`. `kind` is one of `worker.KINDS`."""
 
     def __init__(self, kind: str, model: Model, conditions: Conditions, **options: object) -> None:
         """Start it and wait until it is ready. Raises NotHereError."""
+        self.folder = Path(tempfile.mkdtemp(prefix="worker-", dir=conditions.folder))
         told: dict[str, Any] = {
             "kind": kind,
             "name": model.name,
             "path": str(model.path),
-            "folder": str(conditions.folder),
+            "folder": str(self.folder),
         }
         told |= {"device": conditions.device, "threads": conditions.threads, "options": options}
         self._process = subprocess.Popen(
@@ -126,10 +128,10 @@ class Served:
     """
 
     def __init__(self, model: Model, conditions: Conditions, *flags: str) -> None:
-        """Start it and wait until it is ready. Raises NotHereError."""
+        """Start it and wait until it is ready; `flags` are its own. Raises NotHereError."""
         self._port = _free_port()
         log = conditions.folder / f"server-{self._port}.log"
-        command = [sys.executable, "-m", "darkroom", "serve", "--port", str(self._port), "--no-ui"]
+        command = [sys.executable, "-m", "darkroom", "serve", "--port", str(self._port)]
         command += ["--data-dir", str(conditions.folder / f"data-{self._port}"), "--device", conditions.device]
         command += ["--threads", str(conditions.threads), "--ckpt", str(model.path), *flags]
         self.began = time.perf_counter()

@@ -226,7 +226,7 @@ class Loop:
         asking = {
             lane.arrival: (job, lane, lane.op) for job in self._running for lane in job.lanes if lane.op is not None
         }
-        self._sojourns.keep(asking)
+        self._sojourns.keep(asking, lambda place: self._left_s(*asking[place][:2]))
         waiting = self._waiting(asking)
         pause_s = linger_s(waiting, self._changes.worked_since, self._clock() - self._idle_since_s)
         if pause_s > 0:
@@ -236,6 +236,10 @@ class Loop:
         cap = (lambda _: 0) if self._exact else (lambda key: self._costs.cap(kinds[key]))
         chosen = pick(waiting, cap, self._changes.worked_since)
         return [asking[one.lane] for one in chosen]
+
+    def _left_s(self, job: Job, lane: Lane) -> float:
+        """About how long a lane still takes."""
+        return self._costs.expected_s(efforts(job.spec)) * max(0.0, 1 - lane.passed / job.spec.passes)
 
     def _waiting(self, asking: Mapping[int, tuple[Job, Lane, Question]]) -> list[Waiting]:
         """The lanes' questions as the policy sees them. What is of one kind needs the same weights."""

@@ -3,7 +3,7 @@ alone.
 """
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import get_args
 from weakref import WeakSet
@@ -14,17 +14,25 @@ from darkroom.engine.variants import Variants
 from darkroom.errors import UnknownName
 from darkroom.jobs.ops import Denoise, EncodeText, ForCheckpoint, Question
 from darkroom.jobs.spec import Model
+from darkroom.nets.native_attention import Kernel
 from darkroom.nets.network import Network, Part
 from darkroom.nets.store import Store
 
 
 class Presence:
-    """The networks of a store as questions need them."""
+    """The networks of a store as questions need them. `attention` gives the kernel that UNets attend by."""
 
-    def __init__(self, catalogue: Catalogue, store: Store, variants: Variants) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: Store,
+        variants: Variants,
+        attention: Callable[[], Kernel | None] = lambda: None,
+    ) -> None:
         self._catalogue = catalogue
         self._store = store
         self._variants = variants
+        self._attention = attention
         self._merges = Merges()
         self._filenames: dict[str, str] = {}
         self._known: WeakSet[Network] = WeakSet()
@@ -68,6 +76,7 @@ class Presence:
             network = self._store.get(info.filename, info.config, eight_bits=model.is_in_eight_bits)
         if network not in self._known:
             self._known.add(network)
+            network.attend_by(self._attention())
             for part in get_args(Part):
                 self._merges.forget((self._filenames[model.checkpoint], model.is_in_eight_bits, part))
         network.variant = self._variants.of(network, model, afresh=afresh)

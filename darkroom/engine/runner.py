@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
@@ -43,6 +44,7 @@ from darkroom.jobs.programs import program
 from darkroom.jobs.retouching import RetouchSpec, Spec
 from darkroom.jobs.spec import Model, Picture, SdxlOptions
 from darkroom.nets.depth import find_depth_file, load_depth
+from darkroom.nets.native_attention import Kernel, cache_folder, find_kernel
 from darkroom.nets.network import Network
 from darkroom.nets.placement import Tier, Turns
 from darkroom.nets.precision import choose_formats
@@ -92,7 +94,8 @@ class NetworkRunner:
         self._returning = Returning()
         self._unload_after_s = settings.unload_after_s
         self._variants = Variants(catalogue.small, self._store, check=not settings.disable_nan_check)
-        self._presence = Presence(catalogue, self._store, self._variants)
+        attention = cache(lambda: find_attention(settings, self._device, formats.denoiser))
+        self._presence = Presence(catalogue, self._store, self._variants, attention)
         self._prepared: Network | None = None
         self._texts: WeakKeyDictionary[Network, OrderedDict[Hashable, list[Cond]]] = WeakKeyDictionary()
         self._previewer = Previewer(settings.models_dir, self._device)
@@ -427,6 +430,13 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
+
+
+def find_attention(settings: Settings, device: torch.device, dtype: torch.dtype) -> Kernel | None:
+    """The kernel that attention of UNets is computed by; None if torch's is to do it, or nothing else can."""
+    if not settings.native_kernels or device.type != "cpu" or dtype != torch.bfloat16:
+        return None
+    return find_kernel(cache_folder())
 
 
 def find_turns(settings: Settings, device: torch.device) -> Turns | None:

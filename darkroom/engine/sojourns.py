@@ -6,13 +6,14 @@ or with others that can share its forward pass. So quick pictures are not held u
 stretched by each other, and nobody is done later than with equal shares: as the imagined device goes on, every lane
 comes to the front, whoever comes after it.
 
-How long a lane takes is a guess. One that takes longer goes on as a newcomer with half as much again to do.
+How long a lane takes is a guess. One that takes longer goes on as a newcomer with what it is thought then to have left,
+and with half as much again as it had at least.
 
 Pure bookkeeping of seconds; no clock of its own.
 """
 
 import heapq
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 AGAIN = 0.5
 """How much longer a lane that takes longer than was thought is thought to take, by what it has taken."""
@@ -51,13 +52,15 @@ class Sojourns:
             self._now_s = heapq.heappop(self._present)
             seconds -= until_next_s
 
-    def keep(self, lanes: Container[int]) -> None:
-        """These lanes want more. The others are gone; they stay on the imagined device for as long as they would have."""
+    def keep(self, lanes: Container[int], thought_s: Callable[[int], float] = lambda _: 0.0) -> None:
+        """These lanes want more, thought to be so many seconds. The others are gone; the imagined device keeps them for
+        as long as it would have.
+        """
         for lane, (expected_s, left_s) in list(self._left_s.items()):
             if lane not in lanes:
                 del self._ends[lane], self._left_s[lane]
             elif left_s <= 0:
-                more_s = AGAIN * (expected_s - left_s)
+                more_s = max(thought_s(lane), AGAIN * (expected_s - left_s))
                 self._left_s[lane] = expected_s - left_s + more_s, more_s
                 self._expect(lane, more_s)
 

@@ -157,14 +157,16 @@ class Ledger:
         *,
         entry: Entry | None = None,
         most_open: int | None = None,
+        beside: int = 0,
     ) -> tuple[Record, bool]:
         """Enter a job, and who asked for it; with an idempotency key that its owner has used, the earlier one. True if
-        it is new. Raises OverLimit where the owner has as many open ones already as may be.
+        it is new. Raises OverLimit where the owner has as many open ones already, with those `beside` the book, as may
+        be.
         """
         try:
             with self._database.begin() as session:
                 if most_open is not None:
-                    _check_open(session, record, most_open)
+                    _check_open(session, record, most_open, beside)
                 session.add(Job(**_columns(record)))
                 session.add_all([row_of(entry)] if entry else ())
                 session.flush()
@@ -481,7 +483,7 @@ def _webhooks(record: Record, hook: Hook) -> Iterable[Webhook]:
             )
 
 
-def _check_open(session: Session, record: Record, most: int) -> None:
+def _check_open(session: Session, record: Record, most: int, beside: int) -> None:
     """Raises OverLimit where an owner has as many open jobs as may be, unless the job is there already."""
     lock_owner(session, record.owner)
     mine = Job.owner == record.owner
@@ -489,8 +491,8 @@ def _check_open(session: Session, record: Record, most: int) -> None:
     if record.idempotency_key is not None and session.scalars(same).first():
         return
     there = session.scalar(select(func.count()).where(Job.state.in_(OPEN), Job.durable, mine)) or 0
-    if there >= most:
-        raise OverLimit(f"{there} of your jobs wait or are at work; no more than {most} may at once", retry_after_s=2)
+    if there + beside >= most:
+        raise OverLimit(f"jobs: no more than {most} of yours may wait or be at work at once", retry_after_s=2)
 
 
 def _is_sound(priority: object, moment: object) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from darkroom.nets.libraries import GEGLU, Attention, BasicTransformerBlock, Transformer2DModel
+from darkroom.nets.native_attention import Kernel, fits
 from darkroom.nets.packing import linear, linear_with, plain, suits
 
 # torch's kernel is twice as quick where the number of keys is a multiple of this (torch 2.13, AMX, 77 keys).
@@ -33,7 +34,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 
 class QuickAttention(Attention):  # type: ignore[misc]  # diffusers has no types
-    """Attention of tokens `[B, N, C]` to themselves or to a context `[B, M, width]`."""
+    """Attention of tokens `[B, N, C]` to themselves or to a context `[B, M, width]`, by `kernel` if it has one."""
+
+    kernel: Kernel | None = None
 
     def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **others: object) -> Tensor:
         """Attend and project; the answer has the shape and type of `hidden_states`."""
@@ -46,7 +49,10 @@ class QuickAttention(Attention):  # type: ignore[misc]  # diffusers has no types
     def look(self, x: Tensor, context: Tensor | None) -> Tensor:
         """What is found, before the last projection."""
         seen = x if context is None else context
-        return attend(self.to_q(x), self.to_k(seen), self.to_v(seen), self.heads)
+        query, key, value = self.to_q(x), self.to_k(seen), self.to_v(seen)
+        if self.kernel is not None and fits(query, self.heads):
+            return self.kernel(query, key, value, self.heads)
+        return attend(query, key, value, self.heads)
 
 
 class QuickGeglu(GEGLU):  # type: ignore[misc]  # diffusers has no types
@@ -105,6 +111,13 @@ class QuickTransformer(Transformer2DModel):  # type: ignore[misc]  # diffusers h
 def _picture(tokens: Tensor, height: int, width: int) -> Tensor:
     """Tokens `[B, H * W, C]` as a channels-last picture `[B, C, H, W]`."""
     return tokens.view(len(tokens), height, width, -1).permute(0, 3, 1, 2)
+
+
+def attend_by(network: nn.Module, kernel: Kernel | None) -> None:
+    """Have all quick attention of a network computed by a kernel, or by torch's (None)."""
+    for part in network.modules():
+        if isinstance(part, QuickAttention):
+            part.kernel = kernel
 
 
 def quicken_transformers(network: nn.Module) -> None:

@@ -119,7 +119,7 @@ class Merging:
             elif strength:
                 return False
         if products:
-            self._put(stack[0], "weight", _with_products(weight, products))
+            self._put(stack[0], "weight", with_products(weight, products))
         return True
 
     def _merge(self, stack: Sequence[str], layers: Sequence[tuple[Share, str]]) -> None:
@@ -175,7 +175,7 @@ class Merging:
         self._carried = ()
 
 
-def _with_products(weight: Tensor, products: Sequence[Product]) -> Tensor:
+def with_products(weight: Tensor, products: Sequence[Product]) -> Tensor:
     """A copy of a weight with these changes, computed in float32; convolutions channels-last, as they lie in memory."""
     order = torch.channels_last if weight.dim() == 4 else torch.contiguous_format
     changed = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device, memory_format=order)

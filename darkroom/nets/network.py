@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from darkroom.errors import NotANumberError
 from darkroom.nets import unet
+from darkroom.nets.attention import attend_by
 from darkroom.nets.config import ModelConfig, Prediction
 from darkroom.nets.deep_cache import denoise_outside, inner_features
 from darkroom.nets.hypernetworks import Hypernetwork, hypernetworks
@@ -20,6 +21,7 @@ from darkroom.nets.libraries import (
     UNet2DConditionModel,
 )
 from darkroom.nets.merging import Merging, Share
+from darkroom.nets.native_attention import Kernel
 from darkroom.nets.placement import Tier, Turns, let_blocks_take_turns, send_buffers
 from darkroom.nets.text import Asked, Encoded, Text, TextEncoder
 from darkroom.nets.tokenizer import ClipTokenizer
@@ -111,6 +113,10 @@ class Network:
                 send_buffers(module, turns.device)
         if tier == "blocks":
             let_blocks_take_turns(self._unet, turns)
+
+    def attend_by(self, kernel: Kernel | None) -> None:
+        """From now on attention of a UNet in bf16 is computed by this kernel, or by torch's (None)."""
+        attend_by(self._unet, kernel)
 
     def _use(self, module: nn.Module) -> None:
         """Have a network where it is to compute."""

@@ -83,6 +83,7 @@ def build(settings: Settings, words: Words) -> gr.Blocks:
     shell = Shell(settings=settings, words=words)
     blocks = gr.Blocks(title="Darkroom", analytics_enabled=False, fill_width=True, delete_cache=(_CACHE_S, _CACHE_S))
     with blocks:
+        gr.HTML("<h1>Darkroom</h1>", elem_classes="dk-unseen", js_on_load=None, apply_default_css=False)
         refresh = quick_settings(shell)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):  # a menu would take the other tabs' ids away
             for name, title, page in _PAGES:

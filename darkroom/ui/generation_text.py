@@ -197,7 +197,7 @@ def _inpainting(entries: Entries) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "inpainting_mask_invert": int(entries.get("Mask mode") == "Inpaint not masked"),
         "inpainting_fill": MASKED_CONTENT.index(content) if content in MASKED_CONTENT else 1,
-        "inpaint_full_res": entries.get("Inpaint area") == "Only masked",
+        "inpaint_full_res": int(entries.get("Inpaint area") == "Only masked"),
         "alwayson_scripts": _soft_inpainting(entries),
     }
     padding = _number(entries.get("Masked area padding"), int)

@@ -10,7 +10,8 @@ from darkroom.ui.service import Refused, Service
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lists:
     """Names as requests take them, in the API's order. `options` are the server's; `scripts` by tab, as
-    `/sdapi/v1/scripts` has them, and `script_info` as `/sdapi/v1/script-info`.
+    `/sdapi/v1/scripts` has them, and `script_info` as `/sdapi/v1/script-info`. `native_sizes` are the sides of
+    pictures, pixels, by checkpoint; that of the one which counts without any choice has no name.
     """
 
     checkpoints: list[str] = field(default_factory=list)
@@ -22,6 +23,7 @@ class Lists:
     scripts: dict[str, list[str]] = field(default_factory=dict)
     script_info: list[dict[str, Any]] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
+    native_sizes: dict[str, int] = field(default_factory=dict)
 
 
 async def read_lists(api: Service) -> Lists:
@@ -30,12 +32,15 @@ async def read_lists(api: Service) -> Lists:
         *(
             _listed(api, path)
             for path in (
-                "sd-models", "sd-vae", "upscalers", "latent-upscale-modes", "prompt-styles", "face-restorers",
-                "scripts", "script-info", "options",
+                *(f"/sdapi/v1/{name}" for name in (
+                    "sd-models", "sd-vae", "upscalers", "latent-upscale-modes", "prompt-styles", "face-restorers",
+                    "scripts", "script-info", "options",
+                )),
+                "/models?kind=checkpoint",
             )
         )
     )  # fmt: skip
-    models, vaes, upscalers, modes, styles, faces, scripts, info, options = found
+    models, vaes, upscalers, modes, styles, faces, scripts, info, options, checkpoints = found
     return Lists(
         checkpoints=[entry["title"] for entry in models],
         vaes=[entry["model_name"] for entry in vaes],
@@ -48,11 +53,18 @@ async def read_lists(api: Service) -> Lists:
         scripts=scripts or {},
         script_info=list(info),
         options=options or {},
+        native_sizes=_sizes(checkpoints),
     )
 
 
-async def _listed(api: Service, name: str) -> Any:
+def _sizes(checkpoints: list[dict[str, Any]]) -> dict[str, int]:
+    found = {one["name"]: one["native_size"] for one in checkpoints}
+    used = next((one["native_size"] for one in checkpoints if one["in_use"]), None)
+    return found | ({"": used} if used else {})
+
+
+async def _listed(api: Service, path: str) -> Any:
     try:
-        return await api.get(f"/sdapi/v1/{name}")
+        return await api.get(path)
     except Refused:
         return []

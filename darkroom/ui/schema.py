@@ -4,6 +4,7 @@ Knows pydantic models and Gradio's components; knows no page.
 """
 
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -13,6 +14,9 @@ from pydantic import BaseModel
 from darkroom.ui.words import Words
 
 Control = gr.Checkbox | gr.Dropdown | gr.Number | gr.Slider | gr.Textbox
+
+Choices = Sequence[str | tuple[str, str]]
+"""What there is to choose from: values, or labels with values."""
 
 Kind = Literal["switch", "whole", "number", "text"]
 
@@ -50,7 +54,13 @@ def describe(model: type[BaseModel], field: str) -> Described:
 
 
 def control(
-    model: type[BaseModel], field: str, *, page: str, words: Words, choices: list[str] | None = None, **changes: Any
+    model: type[BaseModel],
+    field: str,
+    *,
+    page: str,
+    words: Words,
+    choices: Sequence[str | tuple[str, str]] | None = None,
+    **changes: Any,
 ) -> Control:
     """The control of a field, with `elem_id` `{page}-{field}`.
 
@@ -65,7 +75,7 @@ def control(
         **changes,
     }
     if choices is not None:
-        return gr.Dropdown(choices=choices, **given)
+        return gr.Dropdown(choices=list(choices), **given)
     if shown.kind == "switch":
         return gr.Checkbox(**{**given, "value": bool(given["value"])})
     if shown.kind == "text":

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from darkroom.settings import Settings
 from darkroom.ui.lists import Lists, read_lists
-from darkroom.ui.schema import Control, control, describe
+from darkroom.ui.schema import Choices, Control, control, describe
 from darkroom.ui.service import Refused, Service, service
 from darkroom.ui.words import Words
 
@@ -66,6 +66,7 @@ class Shell:
     words: Words
     forms: dict[str, Form] = field(default_factory=dict)
     _filled: list[tuple[gr.components.Component, Callable[[Lists], Any]]] = field(default_factory=list)
+    _afterwards: list[tuple[Sequence[Any], Sequence[Any], str]] = field(default_factory=list)
 
     def form(self, page: str) -> Form:
         """The form of a page; the same object for the same page."""
@@ -77,7 +78,7 @@ class Shell:
         model: type[BaseModel],
         name: str,
         *,
-        choices: list[str] | None = None,
+        choices: Choices | None = None,
         **changes: Any,
     ) -> Control:
         """The control of a request's field, counted in its page's form. Its range ends where the settings end it."""
@@ -95,6 +96,10 @@ class Shell:
         """
         self._filled.append((component, make))
 
+    def afterwards(self, inputs: Sequence[Any], outputs: Sequence[Any], js: str) -> None:
+        """Have a script run whenever the components have been filled."""
+        self._afterwards.append((inputs, outputs, js))
+
     def fill_on(self, *triggers: Callable[..., Any]) -> None:
         """Fill all those components when one of these events comes. The app calls it once, behind the last page."""
         filled = list(self._filled)
@@ -106,7 +111,9 @@ class Shell:
             return found if len(found) != 1 else found[0]
 
         for trigger in triggers:
-            trigger(load, None, [component for component, _ in filled], **QUIET)
+            event = trigger(load, None, [component for component, _ in filled], **QUIET)
+            for inputs, outputs, js in self._afterwards:
+                event.then(None, inputs, outputs, js=js)
 
     def act(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.visit import Visit, keep_inside
 from tests.e2e.serving import Server, serving
@@ -20,6 +20,7 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         # Chromium as root, as in a container, has no sandbox of its own.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
@@ -31,6 +32,7 @@ def browser() -> Iterator[Browser]:
 def shared_server(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Server]:
     del browser  # where there is none, no server is started either
     with serving(tmp_path_factory.mktemp("server"), "--exact") as server:
+        assert server.client.get("/ui/").status_code == 200  # the pages are built
         yield server
         assert "Traceback" not in server.log.read_text()
 

@@ -90,7 +90,7 @@ def test_an_interrupted_picture_is_kept(visit: Visit, server: Server) -> None:
     expect(card.locator("img.dk-live")).to_be_visible()
     card.locator("[data-act=interrupt]").click()
     visit.done(card, "interrupted")
-    assert as_image(visit.picture(card)).size == (256, 256)
+    assert as_image(visit.picture(card)).size == (128, 128)
 
 
 def test_the_pages_own_button_interrupts_the_newest(visit: Visit) -> None:
@@ -108,7 +108,7 @@ def test_a_page_that_is_loaded_again_takes_up_what_is_being_made(visit: Visit) -
     card = visit.find(f"#{name}")
     card.locator("[data-act=interrupt]").click()
     visit.done(card, "interrupted")
-    assert as_image(visit.picture(card)).size == (256, 256)
+    assert as_image(visit.picture(card)).size == (128, 128)
 
 
 def test_several_pictures_are_made_at_once(visit: Visit) -> None:

@@ -181,7 +181,7 @@ def test_light_and_dark_are_a_choice_that_is_kept(visit: Visit) -> None:
 
 
 def test_the_users_page_shows_every_page(repository: Path) -> None:
-    text = (repository / "docs/ui.md").read_text(encoding="utf-8")
+    text = (repository / "docs/web-ui.md").read_text(encoding="utf-8")
     missing = [tab for tab in PAGES if f"ui/{tab}.webp" not in text]
     assert missing == []
     assert all((repository / f"docs/ui/{tab}.webp").is_file() for tab in PAGES)

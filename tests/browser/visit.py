@@ -31,10 +31,10 @@ PAGES = (
 
 ENDED = '[data-state="done"], [data-state="interrupted"], [data-state="failed"], [data-state="cancelled"]'
 
-SMALL = {"width": 64, "height": 64, "steps": 4}
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 4}
 """A picture that is drawn in no time."""
 
-LONG = {"width": 256, "height": 256, "steps": 150}
+LONG: dict[str, Any] = {"width": 128, "height": 128, "steps": 150, "batch_size": 8}
 """One that is drawn as long as it takes to do something meanwhile; whoever asks for it stops it."""
 
 
@@ -67,6 +67,7 @@ class Visit:
         self.page.goto(f"{self.url}/ui/{query}")
         self.page.locator("#txt2img-generate").wait_for()
         self.page.wait_for_function("window.darkroom !== undefined")
+        self.page.wait_for_load_state("networkidle")  # lists are filled, and what follows from the checkpoint
         return self.show(tab)
 
     def show(self, tab: str) -> "Visit":
@@ -92,7 +93,7 @@ class Visit:
         if isinstance(value, bool):
             control.locator("input[type=checkbox]").set_checked(value)
             return
-        choice = control.locator("input[role=listbox]")
+        choice = control.locator("input[role=combobox], input[role=listbox]")
         if choice.count():
             choice.click()
             choice.fill(str(value))

@@ -67,6 +67,8 @@ def test_an_embedding_counts_by_its_name_and_no_longer_once_its_file_is_gone(
     with_it = picture(draw(engine, asked(prompt="a thing"))[0])
     assert [info.name for info in engine.find_embeddings(64, ("a THING",), "Original", 20)] == ["thing"]
     assert engine.find_embeddings(768, ("a thing",), "Original", 20) == []
+    assert engine.count_tokens(64, "a thing", "Original", 20) == 1 + engine.embeddings()[0].vectors
+    assert engine.count_tokens(64, "a cat, a dog", "Original", 20) == 5
     (tmp_path / "models/embeddings/thing.safetensors").unlink()
     assert engine.embeddings() == []
     assert (picture(draw(engine, asked(prompt="a thing"))[0]) != with_it).any()

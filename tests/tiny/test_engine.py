@@ -1,6 +1,7 @@
 """The whole engine on a tiny network: real tensors through real modules, with the device thread running."""
 
 import asyncio
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from darkroom.engine.catalogue import Catalogue
 from darkroom.engine.client import Event, Preview, PreviewMethod, result
-from darkroom.engine.local import LocalEngine
+from darkroom.engine.local import KNEES, LocalEngine
 from darkroom.errors import Busy, DarkroomError, UnknownName
 from darkroom.jobs.spec import JobSpec, Picture
 from darkroom.settings import Settings
@@ -204,3 +205,15 @@ def test_nobody_waits_for_the_copy_of_another_jobs_pickled_checkpoint(
     assert [event.status.state for event in events] == ["done"] * 3
     np.testing.assert_array_equal(picture(events[0]), picture(events[1]))
     assert copied == ["pickled.ckpt"]
+
+
+def test_what_batches_cost_is_known_after_a_restart(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    for _ in range(2):
+        engine = LocalEngine(settings)
+        draw(engine, tiny_spec())
+        engine.close()
+        [*_, last] = [kind for kind in json.loads((tmp_path / KNEES).read_text())["costs"] if kind[0] == "denoise"]
+        assert last[1:3] == ["tiny.safetensors", 64]
+        assert set(last[3]) == {"2"}
+        assert 0 < last[3]["2"] < 60

@@ -165,3 +165,45 @@ def test_a_pattern_of_origins_that_is_none_is_refused() -> None:
 @pytest.mark.parametrize(("given", "root"), [("", ""), ("sd", "/sd"), ("/a/b/", "/a/b")])
 def test_a_subpath_may_be_written_with_or_without_slashes(given: str, root: str) -> None:
     assert Settings(subpath=given).root_path == root
+
+
+def test_what_a_key_may_do_is_said_when_it_is_made_and_changed_later() -> None:
+    said = ("--scope", "generate", "--scope", "read", "--rate", "60/min", "--jobs", "4", "--work", "500")
+    done = run("key", "add", "phone", *said, "--priority", "3", "--api-auth-file", "users")
+    assert done.exit_code == 0, done.output
+    listed = "phone scope=generate+read rate=60/min jobs=4 work=500/h priority=3\n"
+    assert run("key", "list", "--api-auth-file", "users").output == listed
+    run("key", "change", "phone", "--jobs", "any", "--rate", "2/s", "--scope", "any", "--api-auth-file", "users")
+    assert str(read(Path("users")).key_allowance("phone")) == "rate=2/s work=500/h priority=3"
+    assert read(Path("users")).find_key(done.stdout.strip().encode()) == "phone"
+
+
+def test_a_user_keeps_what_a_new_password_does_not_change() -> None:
+    file = ("--api-auth-file", "users")
+    run("user", "add", "guest", "--scope", "read", *file, typed="correct horse\n")
+    run("user", "add", "guest", *file, typed="another horse\n")
+    assert run("user", "list", *file).output == "guest scope=read\n"
+    run("user", "change", "guest", "--scope", "any", "--jobs", "2", *file)
+    assert run("user", "list", *file).output == "guest jobs=2\n"
+    assert read(Path("users")).users["guest"].matches(b"another horse")
+    run("user", "remove", "guest", *file)
+    run("user", "add", "guest", *file, typed="correct horse\n")
+    assert run("user", "list", *file).output == "guest\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("key", "add", "a", "--scope", "write"), "is not made of generate, read, admin"),
+        (("key", "add", "a", "--rate", "fast"), "60/min"),
+        (("key", "add", "a", "--priority", "99"), "from -10 to 10"),
+        (("key", "change", "nobody", "--jobs", "2"), "there is no key 'nobody'"),
+        (("user", "change", "nobody", "--jobs", "2"), "there is no user 'nobody'"),
+    ],
+)
+def test_what_nobody_can_be_allowed_is_told(arguments: tuple[str, ...], words: str) -> None:
+    write(Path("users"), Credentials())
+    done = run(*arguments, "--api-auth-file", "users")
+    assert done.exit_code == 2
+    assert words in plain(done.output)
+    assert read(Path("users")) == Credentials()

@@ -26,7 +26,7 @@ NOT_HEAVY = (
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(darkroom.engine.local, "LocalEngine", lambda settings: FakeEngine())
+    monkeypatch.setattr(darkroom.engine.local, "LocalEngine", lambda *_: FakeEngine())
     monkeypatch.setattr(darkroom.engine.catalogue, "Catalogue", lambda settings: FakeCatalogue())
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from darkroom.allowances import SCOPES, Allowance, Rate
 from darkroom.credentials import KEY_PREFIX, Credentials, CredentialsError, PasswordHash, read, write
 
 ALICE = Credentials().with_user("alice", "correct horse")
@@ -107,3 +108,41 @@ def test_who_is_removed_is_gone_and_who_is_unknown_cannot_be_removed() -> None:
 def test_a_key_is_not_replaced_by_chance() -> None:
     with pytest.raises(CredentialsError, match="already"):
         ALICE.with_key("a")[0].with_key("a")
+
+
+LIMITED = Allowance(scopes=frozenset({"read"}), rate=Rate(count=5), jobs=2, work=1.5, priority=-1)
+
+
+def test_what_somebody_may_do_is_kept_with_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "credentials"
+    both, _ = ALICE.with_user_allowance("alice", LIMITED).with_key("laptop", LIMITED)
+    write(path, both)
+    assert read(path) == both
+    assert read(path).user_allowance("alice") == read(path).key_allowance("laptop") == LIMITED
+    assert read(path).user_allowance("bob") == Allowance()
+
+
+def test_a_line_that_says_nothing_of_it_allows_what_it_always_did(tmp_path: Path) -> None:
+    path = tmp_path / "credentials"
+    path.write_text(f"user alice {ALICE.users['alice']}\nkey laptop sha256:{'0' * 64}\n")
+    for allowance in (read(path).user_allowance("alice"), read(path).key_allowance("laptop")):
+        assert all(allowance.allows(scope) for scope in SCOPES)
+        assert not allowance.sees_all
+
+
+def test_where_two_have_a_name_its_allowance_is_the_second_one_s() -> None:
+    limited = ALICE.with_user_allowance("alice", LIMITED)
+    assert limited.joined(ALICE).user_allowance("alice") == Allowance()
+    assert ALICE.joined(limited).user_allowance("alice") == LIMITED
+
+
+def test_whoever_is_removed_leaves_no_allowance() -> None:
+    gone = ALICE.with_user_allowance("alice", LIMITED).without_user("alice")
+    assert gone == Credentials()
+
+
+def test_an_allowance_that_cannot_be_read_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "credentials"
+    path.write_text(f"\nkey laptop sha256:{'0' * 64} scope=everything\n")
+    with pytest.raises(CredentialsError, match="line 2"):
+        read(path)

@@ -35,6 +35,7 @@ def test_every_setting_can_be_given_in_all_three_ways(monkeypatch: pytest.Monkey
         "allowed_hosts": "x",
         "database_url": "sqlite:///x.db",
         "pictures_url": "s3://x",
+        "otlp_endpoint": "http://x:4318",
         "signing_key": "x",
         "webhook_key": "x",
         "ckpt": "/ckpt.safetensors",
@@ -47,6 +48,9 @@ def test_every_setting_can_be_given_in_all_three_ways(monkeypatch: pytest.Monkey
         "hypernetwork_dir": "/hypernetworks",
         "styles_file": "/styles.csv",
         "api_auth_file": "/credentials",
+        "gradio_auth": "c:d",
+        "gradio_auth_path": str(Path("users").absolute()),
+        "admins": "a",
         "api_auth_hashed": f"key a sha256:{'0' * 64}",
         "codeformer_models_path": "/codeformer_models_path",
         "dat_models_path": "/dat_models_path",
@@ -64,6 +68,7 @@ def test_every_setting_can_be_given_in_all_three_ways(monkeypatch: pytest.Monkey
         "exact": True,
     }
     assert set(values) == set(Settings.model_fields)
+    Path("users").write_text("e:f")
     Path("darkroom.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
     from_file = Settings.load()
     Path("darkroom.toml").unlink()
@@ -138,3 +143,22 @@ def test_hashes_that_cannot_be_read_are_refused_without_being_shown(wrong: str) 
     with pytest.raises(ValidationError) as caught:
         Settings(api_auth_hashed=SecretStr(wrong))
     assert "wonderland" not in str(caught.value.errors(include_input=False))
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "wanted"),
+    [
+        ("", {}, False),
+        ("http://x:4318", {}, True),
+        ("", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4318"}, True),
+        ("", {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x:4318/v1/traces"}, True),
+        ("http://x:4318", {"OTEL_SDK_DISABLED": "true"}, False),
+        ("http://x:4318", {"OTEL_TRACES_EXPORTER": "none"}, False),
+    ],
+)
+def test_traces_are_made_where_somebody_says_where_to(
+    monkeypatch: pytest.MonkeyPatch, given: str, environment: dict[str, str], wanted: bool
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Settings(otlp_endpoint=given).traces_wanted is wanted

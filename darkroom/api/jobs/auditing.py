@@ -37,10 +37,10 @@ def entry_of(attempt: Attempt) -> Entry:
 def ended_entry(attempt: Attempt, status: int) -> Entry:
     """The entry of a request that somebody waited for, and that was answered with a status; 0 for no answer."""
     state = "failed"
-    if status == 200:
-        state = "interrupted" if attempt.interrupted else "done"
-    elif status in (0, CLIENT_CLOSED_REQUEST):
+    if attempt.cancelled or status == CLIENT_CLOSED_REQUEST:
         state = "cancelled"
+    elif status == 200:
+        state = "interrupted" if attempt.interrupted else "done"
     images = attempt.images if state in ("done", "interrupted") else 0
     return replace(entry_of(attempt), state=state, ended_at=time.time(), images=images)
 

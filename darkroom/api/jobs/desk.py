@@ -9,12 +9,12 @@ import hmac
 import secrets
 import time
 from asyncio import Event
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from starlette.types import ASGIApp
@@ -41,6 +41,9 @@ T = TypeVar("T")
 
 FAR_LOOK_S = 1.0
 """How often a job is looked for that is not done here."""
+
+LAST_WORDS_S = 5.0
+"""How long a server that stops goes on writing down what was answered."""
 
 _THREADS = 4
 """Transactions and files at once."""
@@ -75,6 +78,7 @@ class Desk:
     stopping: Stopping = field(default_factory=Stopping)
     endings: dict[str, Event] = field(default_factory=dict)
     traces: Traces = UNTRACED
+    _afterwards: set[asyncio.Task[None]] = field(default_factory=set)
     _books: Books | None = None
     _opening: Lock = field(default_factory=Lock)
     _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_THREADS))
@@ -105,10 +109,11 @@ class Desk:
         hook: Hook | None = None,
         *,
         most_open: int | None = None,
+        beside: int = 0,
         entry: Entry | None = None,
     ) -> tuple[Record, bool]:
         """Enter a job that was promised; the earlier one of the same key. True if it is new. Raises Busy, and OverLimit
-        where the owner has `most_open` jobs already.
+        where the owner has `most_open` jobs already, with those `beside` the book.
         """
 
         def enter(books: Books) -> tuple[Record, bool]:
@@ -119,7 +124,7 @@ class Desk:
                     return earlier, False
                 raise Busy(_fullness(attempt.owner, waiting, self.settings.max_jobs), retry_after_s=5)
             record = _record(attempt, "queued", asked, key)
-            return books.ledger.accept(record, asked, hook, entry=entry, most_open=most_open)
+            return books.ledger.accept(record, asked, hook, entry=entry, most_open=most_open, beside=beside)
 
         record, new = await self.do(enter)
         if new:
@@ -169,6 +174,18 @@ class Desk:
         ending = self.endings.pop(job_id, None)
         if ending:
             ending.set()
+
+    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do what nobody waits for, before the server has stopped."""
+        task = asyncio.ensure_future(work)
+        self._afterwards.add(task)
+        task.add_done_callback(self._afterwards.discard)
+        return task
+
+    async def finish(self) -> None:
+        """Wait for that, but not for long."""
+        if self._afterwards:
+            await asyncio.wait(self._afterwards, timeout=LAST_WORDS_S)
 
     def close(self) -> None:
         """Close the database if it is open."""

@@ -157,7 +157,7 @@ class Intake:
         finally:
             self._desk.present.pop(attempt.id, None)
             if attempt.admitted:
-                self._later(self._settle(attempt, said.status))
+                self._desk.later(self._settle(attempt, said.status))
         worked = attempt.admitted and said.status == 200
         if held and not worked:
             await said.pass_on(send)
@@ -216,7 +216,7 @@ class Intake:
             log.error("job %s is not kept: %s", attempt.id, error)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
+        task = self._desk.later(work)
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 

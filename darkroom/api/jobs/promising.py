@@ -14,10 +14,10 @@ async def promise(
     counted no more. Raises Busy, OverLimit.
     """
     entry = entry_of(attempt) if is_audited(attempt, desk.settings) else None
-    most = limits.most_promised(attempt.owner, attempt.allowance)
+    most, beside = attempt.allowance.jobs, limits.waited_for(attempt.owner)
     new = False
     try:
-        record, new = await desk.accept(attempt, asked, key, hook, most_open=most, entry=entry)
+        record, new = await desk.accept(attempt, asked, key, hook, most_open=most, beside=beside, entry=entry)
     finally:
         if not new:
             await limits.refund(attempt)

@@ -17,6 +17,7 @@ export function board(name) {
 export class Board extends EventTarget {
   file = null;
   name = "";
+  infotext = "";
   bitmap = null;
   #layers = new Map();
 
@@ -28,8 +29,9 @@ export class Board extends EventTarget {
     return this.bitmap?.height ?? 0;
   }
 
-  /** Take a picture: a file, or the address of one. Throws an Error in words for people. */
-  async load(source, name = "") {
+  /** Take a picture: a file, or the address of one, and what is known of how it was made. Throws an Error in words for
+   *  people. */
+  async load(source, { name = "", infotext = "" } = {}) {
     const file = typeof source === "string" ? await fetched(source) : source;
     if (file.size > MAX_FILE_BYTES) throw new Error("The file is larger than 64 MB.");
     let bitmap;
@@ -40,7 +42,7 @@ export class Board extends EventTarget {
     }
     const sameSize = bitmap.width === this.width && bitmap.height === this.height;
     this.bitmap?.close();
-    Object.assign(this, { file, bitmap, name: name || file.name || "" });
+    Object.assign(this, { file, bitmap, name: name || file.name || "", infotext });
     if (!sameSize) this.#layers.clear();
     this.#changed("picture");
   }
@@ -56,7 +58,7 @@ export class Board extends EventTarget {
 
   remove() {
     this.bitmap?.close();
-    Object.assign(this, { file: null, bitmap: null, name: "" });
+    Object.assign(this, { file: null, bitmap: null, name: "", infotext: "" });
     this.#layers.clear();
     this.#changed("picture");
   }

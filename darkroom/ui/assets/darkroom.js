@@ -6,7 +6,7 @@ import { clearErrors, showErrors } from "./errors.js";
 import { gather, withGathered } from "./gathering.js";
 import { mailbox, post } from "./mailbox.js";
 import { confirmed, countTokens, fromAddress, lastSeed, readParameters, showCounters } from "./prompt.js";
-import { recall, remember } from "./remembering.js";
+import { nativeSize, recall, remember } from "./remembering.js";
 import { choose, send, targets } from "./sending.js";
 import { base, language, say } from "./setup.js";
 import { editStyles } from "./styles.js";
@@ -30,7 +30,7 @@ function take(told) {
 
 window.darkroom = {
   base, language, say, take, results, showErrors, clearErrors, mailbox, post, send, targets, choose, gather, withGathered, sizeOf,
-  stopNewest, confirmed, countTokens, fromAddress, lastSeed, readParameters, showCounters, recall, remember, editStyles,
+  stopNewest, confirmed, countTokens, fromAddress, lastSeed, readParameters, showCounters, recall, remember, nativeSize, editStyles,
 };
 fromAddress();
 document.addEventListener("darkroom:lists", () => document.getElementById("quick-refresh")?.click());

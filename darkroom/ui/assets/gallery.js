@@ -44,7 +44,7 @@ class Gallery {
     this.form = h(
       "form",
       { role: "search", class: "dr-filters", "aria-label": t("Search the gallery") },
-      input("text", t("Words"), { type: "search", placeholder: t("words of the prompt or the settings") }),
+      input("text", t("Words"), { type: "search", placeholder: t("prompt or settings") }),
       input("model", t("Model")),
       input("seed", t("Seed"), { inputmode: "numeric", pattern: "[0-9]*" }),
       input("tag", t("Tag")),

@@ -201,7 +201,7 @@ class Row {
       h("span", {}, job.model ?? ""), h("span", { class: "dr-quiet" }, date(job.submitted_at)),
       ...(job.owner ? [h("span", { class: "dr-quiet" }, job.owner)] : []));
     this.problem.textContent = job.error?.detail ?? "";
-    this.problem.hidden = !job.error;
+    this.problem.hidden = !job.error || job.state === "cancelled";
     this.tell();
     if (changed) this.offer();
     if (job.images.length && !this.thumbs.childElementCount) this.picture(job.images);

@@ -7,6 +7,7 @@ const KINDS = [
   ["hypernetwork", mark("Hypernetworks")], ["vae", mark("VAE")], ["upscaler", mark("Upscalers")],
   ["face-restorer", mark("Face restorers")],
 ];
+const PAGE = 120; // cards that are shown at once
 const OPTIONS = {
   checkpoint: "sd_model_checkpoint", vae: "sd_vae", upscaler: "upscaler_for_img2img", "face-restorer": "face_restoration_model",
 };
@@ -20,6 +21,7 @@ class Models {
   constructor(host) {
     this.models = [];
     this.kind = "checkpoint";
+    this.most = PAGE;
     this.build(host);
     this.load();
   }
@@ -29,8 +31,8 @@ class Models {
       ...KINDS.map(([kind, label]) => h("label", {},
         h("input", { type: "radio", name: "models-kind", id: `models-kind-${kind}`, checked: kind === this.kind,
           onchange: () => this.choose(kind) }), h("span", {}, t(label)))));
-    this.words = h("input", { type: "search", id: "models-search", autocomplete: "off", oninput: debounced(() => this.show(), 150) });
-    this.order = h("select", { id: "models-order", onchange: () => this.show() },
+    this.words = h("input", { type: "search", id: "models-search", autocomplete: "off", oninput: debounced(() => this.anew(), 150) });
+    this.order = h("select", { id: "models-order", onchange: () => this.anew() },
       ...[["name", t("name")], ["modified_at", t("newest first")], ["bytes", t("largest first")]]
         .map(([value, text]) => h("option", { value }, text)));
     this.target = h("select", { id: "models-target" },
@@ -38,11 +40,12 @@ class Models {
     this.where = h("select", { id: "models-where" },
       h("option", { value: "prompt" }, t("Prompt")), h("option", { value: "negative_prompt" }, t("Negative prompt")));
     this.inserting = h("div", { class: "dr-filters" }, field(t("Insert into"), this.target), field(t("Part"), this.where));
+    this.more = button(t("Show more"), () => this.showMore(), { id: "models-more", hidden: true });
     this.grid = h("ul", { class: "dr-cards", id: "models-grid", "aria-label": t("Models") });
     host.replaceChildren(h("div", { class: "dr-page" }, tabs,
       h("div", { class: "dr-filters" }, field(t("Search"), this.words), field(t("Order"), this.order), this.inserting,
         h("div", { class: "dr-actions" }, button(t("Reload lists"), () => this.reload(), { id: "models-reload" }))),
-      statusLine("models-status"), this.grid));
+      statusLine("models-status"), this.grid, h("div", { class: "dr-actions dr-centre" }, this.more)));
   }
 
   shown() {
@@ -66,7 +69,19 @@ class Models {
 
   choose(kind) {
     this.kind = kind;
+    this.anew();
+  }
+
+  anew() {
+    this.most = PAGE;
     this.show();
+  }
+
+  showMore() {
+    const first = this.most;
+    this.most += PAGE;
+    this.show();
+    this.grid.children[first]?.querySelector("button").focus();
   }
 
   show() {
@@ -76,7 +91,8 @@ class Models {
     if (order === "name") found.sort((a, b) => a.title.localeCompare(b.title));
     else found.sort((a, b) => (b[order] ?? 0) - (a[order] ?? 0));
     this.inserting.hidden = !found.some((model) => model.insert);
-    this.grid.replaceChildren(...found.map((model) => this.card(model)));
+    this.grid.replaceChildren(...found.slice(0, this.most).map((model) => this.card(model)));
+    this.more.hidden = found.length <= this.most;
     report(this.grid, found.length ? counted(found.length, mark("1 model"), mark("{count} models")) : t("There is none of this kind here."));
   }
 

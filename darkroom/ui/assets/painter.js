@@ -13,6 +13,7 @@ class Picture extends HTMLElement {
   #zoom = 1;
   #cursor = null;
   #drawing = false;
+  #due = false;
   #parts = {};
 
   connectedCallback() {
@@ -60,10 +61,10 @@ class Picture extends HTMLElement {
   #onChange = ({ detail }) => (detail === "paint" ? this.#paint() : this.#show());
 
   /** Take a picture and say in words where that fails. */
-  async take(source, name) {
+  async take(source) {
     this.#say("");
     try {
-      await this.board.load(source, name);
+      await this.board.load(source);
     } catch (error) {
       this.#say(say(error.message));
     }
@@ -116,13 +117,13 @@ class Picture extends HTMLElement {
   }
 
   #brushTools() {
-    const size = element("input", { type: "range", min: 1, max: 100, value: 24, "aria-label": say("Brush size") });
+    const size = element("input", { type: "range", min: 1, max: 100, value: 24 });
     size.addEventListener("input", () => this.#setSize(size.value / 100));
     const eraser = this.#button(say("Eraser"), "eraser", () => this.#setEraser(!this.#brush.erases));
     eraser.setAttribute("aria-pressed", "false");
     Object.assign(this.#parts, { eraser, size });
     return [
-      size,
+      labelled(say("Brush size"), size),
       ...(this.mode === "mask" ? [] : [this.#colourButton()]),
       ...(this.mode === "inpaint_sketch" ? [this.#transparencySlider()] : []),
       eraser,
@@ -152,10 +153,9 @@ class Picture extends HTMLElement {
   }
 
   #transparencySlider() {
-    const label = say("Mask transparency");
-    const slider = element("input", { type: "range", min: 0, max: 100, value: 0, "aria-label": label, title: label });
+    const slider = element("input", { type: "range", min: 0, max: 100, value: 0 });
     slider.addEventListener("input", () => (this.transparency = slider.value / 100));
-    return slider;
+    return labelled(say("Mask transparency"), slider);
   }
 
   #button(text, tool, act) {
@@ -196,9 +196,18 @@ class Picture extends HTMLElement {
     this.#paint();
   }
 
+  /** Draw once before the next picture of the screen, however often that is asked for. */
   #paint() {
+    if (this.#due) return;
+    this.#due = true;
+    requestAnimationFrame(() => {
+      this.#due = false;
+      if (this.board.bitmap) this.#draw();
+    });
+  }
+
+  #draw() {
     const { canvas, tools } = this.#parts;
-    if (!this.board.bitmap) return;
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, canvas.width, canvas.height);
     context.drawImage(this.board.bitmap, 0, 0);
@@ -361,6 +370,10 @@ class Picture extends HTMLElement {
   #say(text) {
     if (this.#parts.status.textContent !== text) this.#parts.status.textContent = text;
   }
+}
+
+function labelled(text, control) {
+  return element("label", { class: "dk-picture-slider" }, element("span", {}, text), control);
 }
 
 function isOwn(address) {

@@ -39,12 +39,12 @@ class PngInfo extends HTMLElement {
 
   #show({ info, items, parameters }) {
     const notes = Object.entries(items);
+    const text = info || board(BOARD).infotext; // a grid's file bears no text, but its job knows one
     this.#found.replaceChildren(
-      this.#sending(info),
+      this.#sending(text),
       heading("Generation text"),
-      info
-        ? element("pre", { id: "png_info-text", tabindex: 0, role: "region", "aria-label": say("Generation text") }, info)
-        : element("p", { id: "png_info-none" }, say("This file says nothing of how the picture was made.")),
+      ...(info ? [] : [element("p", { id: "png_info-none" }, say("This file says nothing of how the picture was made."))]),
+      ...(text ? [told(text)] : []),
       ...(info ? this.#parameters(info, Object.entries(parameters)) : []),
       ...(notes.length ? [heading("Other notes of the file"), table("png_info-items", notes)] : []),
     );
@@ -73,6 +73,10 @@ class PngInfo extends HTMLElement {
       });
     return element("div", { class: "dk-script-tools" }, ...buttons);
   }
+}
+
+function told(text) {
+  return element("pre", { id: "png_info-text", tabindex: 0, role: "region", "aria-label": say("Generation text") }, text);
 }
 
 function heading(text) {

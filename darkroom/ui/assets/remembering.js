@@ -1,4 +1,4 @@
-// What this browser remembers from one visit to the next.
+// What this browser remembers from one visit to the next, and what controls begin with.
 
 /** Keep what stands in a group of controls. */
 export function remember(name, values) {
@@ -17,4 +17,19 @@ export function recall(name, now) {
   } catch {
     return now;
   }
+}
+
+const natives = new Map();
+
+/** [width, height] of a page: the side of the pictures that the chosen checkpoint was made for, unless they were changed.
+ *  `sizes` is JSON: sides by checkpoint, that of the server's choice under no name. */
+export function nativeSize(page, sizes, checkpoint, width, height) {
+  const known = JSON.parse(sizes || "{}");
+  const side = known[checkpoint] ?? known[""];
+  const last = natives.get(page) ?? 512;
+  const given = new URLSearchParams(location.search);
+  const changed = width !== last || height !== last || given.has("width") || given.has("height");
+  if (!side || changed) return [width, height];
+  natives.set(page, side);
+  return [side, side];
 }

@@ -27,9 +27,17 @@ class State {
   }
 
   async scripts() {
-    this.#info ??= ask("/sdapi/v1/script-info");
+    this.#info ??= ask("/sdapi/v1/script-info").catch((error) => {
+      this.forget();
+      throw error;
+    });
     const found = await this.#info;
     return found.filter((one) => one.is_img2img === (this.page === "img2img"));
+  }
+
+  /** Have the server asked again: what can be chosen from has changed. */
+  forget() {
+    this.#info = null;
   }
 
   /** The arguments of a script as they stand. */
@@ -41,7 +49,7 @@ class State {
 
   /** The part of a request that names scripts. */
   async gathered() {
-    if (!this.#info) return null;
+    if (this.chosen === NONE && !this.#values.size) return null;
     const scripts = await this.scripts();
     const chosen = scripts.find((one) => !one.is_alwayson && one.name === this.chosen);
     const changed = scripts.filter((one) => one.is_alwayson && !same(this.values(one), one.args.map((arg) => arg.value)));
@@ -289,4 +297,8 @@ function several(id, label, choices, value, set) {
   );
 }
 
+document.addEventListener("darkroom:lists", () => {
+  for (const state of states.values()) state.forget();
+  for (const one of document.querySelectorAll("darkroom-scripts")) one.show();
+});
 customElements.define("darkroom-scripts", Scripts);

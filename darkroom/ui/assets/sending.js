@@ -33,7 +33,7 @@ export async function send(image, to) {
   if (way.inner) await chosen(`${way.inner}-button`);
   if (way.board) {
     try {
-      await board(way.board).load(image.blob ?? base + image.url, image.name);
+      await board(way.board).load(image.blob ?? base + image.url, image);
     } catch (error) {
       showErrors(way.tab, [{ field: "", text: error.message }]);
       return;

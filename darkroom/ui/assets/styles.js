@@ -8,7 +8,7 @@ export async function editStyles(page, [prompt, negative]) {
   const names = h("datalist", { id: "style-names" });
   const positive = h("textarea", { id: "style-prompt", rows: "4" });
   const other = h("textarea", { id: "style-negative_prompt", rows: "4" });
-  const body = h("div", { class: "dr-page" });
+  const body = h("div", { class: "dk-fields" });
   let known = [];
 
   const load = async () => {

@@ -6,8 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from darkroom.api.merge_request import KEPT, NO_VAE, Merge
-from darkroom.jobs.merging import CONFIG_SOURCES, METHODS
+from darkroom.api.merge_request import FORMATS, NO_VAE, SOURCES, WAYS, Merge
 from darkroom.ui.lists import Lists
 from darkroom.ui.parts.generating import generating
 from darkroom.ui.parts.results import results
@@ -26,14 +25,14 @@ def build(shell: Shell) -> None:
                 for name in "abc":
                     parent = shell.control(form, Merge, name, choices=[_NONE], value=_NONE, min_width=200)
                     shell.fill(parent, _checkpoints)
-            shell.control(form, Merge, "method", choices=list(METHODS))
+            shell.control(form, Merge, "method", choices=list(WAYS))
             shell.control(form, Merge, "multiplier")
             shell.control(form, Merge, "name")
             with gr.Row():
                 vae = shell.control(form, Merge, "vae", choices=[NO_VAE], min_width=160)
                 shell.fill(vae, _autoencoders)
-                shell.control(form, Merge, "dtype", choices=[KEPT, "fp32", "fp16", "bf16"], min_width=160)
-                shell.control(form, Merge, "config_source", choices=list(CONFIG_SOURCES), min_width=160)
+                shell.control(form, Merge, "dtype", choices=list(FORMATS), min_width=160)
+                shell.control(form, Merge, "config_source", choices=list(SOURCES), min_width=160)
             with gr.Accordion(_("More"), open=False, elem_id=f"{PAGE}-more", elem_classes="dk-fold"):
                 shell.control(form, Merge, "block_weights", lines=2)
                 shell.control(form, Merge, "discard")

@@ -37,6 +37,7 @@ def build(shell: Shell) -> None:
             scripts(form)
         with gr.Column(min_width=320):
             results(shell, PAGE, kind=PAGE)
+    sampling.native_size(shell, form)
     prompts.count_tokens(form, steps)
     pasting(shell, form)
     taking(shell, form, Txt2Img)

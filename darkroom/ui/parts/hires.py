@@ -7,7 +7,7 @@ from darkroom.sampling.names import SAMPLERS, SCHEDULERS
 from darkroom.ui.lists import Lists
 from darkroom.ui.parts.tools import chooser, section
 from darkroom.ui.requests import SAME_CHECKPOINT, SAME_SAMPLER, SAME_SCHEDULER
-from darkroom.ui.schema import describe
+from darkroom.ui.schema import Choices, describe
 from darkroom.ui.shell import Form, Shell
 
 UPSCALER = "Latent"
@@ -35,8 +35,8 @@ def _second(shell: Shell, form: Form) -> None:
             shell, form, "hr_checkpoint_name", _("Hires checkpoint"), lambda lists: lists.checkpoints, SAME_CHECKPOINT,
             min_width=160,
         )  # fmt: skip
-        samplers = [SAME_SAMPLER, *(one.name for one in SAMPLERS)]
-        schedulers = [SAME_SCHEDULER, *(one.label for one in SCHEDULERS)]
+        samplers: Choices = [(_(SAME_SAMPLER), SAME_SAMPLER), *(one.name for one in SAMPLERS)]
+        schedulers: Choices = [(_(SAME_SCHEDULER), SAME_SCHEDULER), *(one.label for one in SCHEDULERS)]
         shell.control(form, Txt2Img, "hr_sampler_name", choices=samplers, value=SAME_SAMPLER, min_width=160)
         shell.control(form, Txt2Img, "hr_scheduler", choices=schedulers, value=SAME_SCHEDULER, min_width=160)
     with gr.Row():

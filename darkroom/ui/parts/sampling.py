@@ -1,11 +1,13 @@
 """How a picture is drawn: sampler, steps, size, number, guidance, refiner, options for this request alone."""
 
+import json
 from typing import Any
 
 import gradio as gr
 
 from darkroom.api.models import Generation
 from darkroom.sampling.names import SAMPLERS, SCHEDULERS
+from darkroom.ui.parts.quick_settings import FORM as QUICK_FORM
 from darkroom.ui.parts.tools import chooser, section, tool
 from darkroom.ui.schema import Control
 from darkroom.ui.shell import QUIET, Form, Shell
@@ -37,6 +39,17 @@ def size(shell: Shell, form: Form, model: type[Generation]) -> None:
             shell.control(form, model, "n_iter")
             shell.control(form, model, "batch_size")
     swap.click(None, [width, height], [width, height], js="(width, height) => [height, width]", **QUIET)
+
+
+def native_size(shell: Shell, form: Form) -> None:
+    """Let width and height be those that the chosen checkpoint was made for, as long as nobody changes them."""
+    sizes = gr.Textbox(visible=False, elem_id=f"{form.page}-native_sizes")
+    shell.fill(sizes, lambda lists: json.dumps(lists.native_sizes))
+    checkpoint = shell.form(QUICK_FORM).find("sd_model_checkpoint")
+    sides = [form.find("width"), form.find("height")]
+    script = f"(...values) => window.darkroom.nativeSize({form.page!r}, ...values)"
+    shell.afterwards([sizes, checkpoint, *sides], sides, script)
+    checkpoint.change(None, [sizes, checkpoint, *sides], sides, js=script, **QUIET)
 
 
 def guidance(shell: Shell, form: Form, model: type[Generation], **changes: Any) -> None:

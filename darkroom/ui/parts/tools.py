@@ -38,8 +38,9 @@ def chooser(
 
     A name that is not listed may be typed: whether it means anything is the API's business.
     """
+    begin = [(shell.words(first), first)] if first else []
     made = gr.Dropdown(
-        choices=[first] if first else [],
+        choices=begin,
         value=first or None,
         label=label,
         elem_id=f"{form.page}-{name}",
@@ -47,5 +48,5 @@ def chooser(
         **given,
     )
     form.add(name, made)
-    shell.fill(made, lambda lists: gr.update(choices=[first, *listed(lists)] if first else listed(lists)))
+    shell.fill(made, lambda lists: gr.update(choices=[*begin, *((name, name) for name in listed(lists))]))
     return made

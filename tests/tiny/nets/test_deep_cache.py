@@ -1,6 +1,5 @@
 """A UNet whose inner layers are skipped: with what they found just now it answers as if they were not."""
 
-
 import pytest
 import torch
 from torch import Tensor

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from darkroom.nets.adapters import read_adapter
-from darkroom.nets.merging import Merging, Share, text_places
+from darkroom.nets.adapters import change, find_product, read_adapter
+from darkroom.nets.merging import Merging, Share, text_places, with_products
 from darkroom.nets.network import Network, Variant
 from darkroom.nets.store import load
 from tests.tiny.adapters import write_tiny_lora
@@ -128,3 +128,43 @@ def test_the_original_names_and_those_of_diffusers_mean_the_same_layer(network: 
     network.variant = Variant()
     assert torch.equal(changed[0], changed[1])
     assert not torch.equal(changed[0], answers(network)[1])
+
+
+@pytest.mark.parametrize("shape", [(600, 600), (40, 30, 3, 3), (40, 30, 1, 1), (3, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_are_added_as_the_changes_that_they_are(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    weight = torch.randn(shape).to(dtype)
+    weight = weight.to(memory_format=torch.channels_last) if len(shape) == 4 else weight
+    ones = [1] * (len(shape) - 2)
+    layers = [
+        {"lora_up.weight": torch.randn(shape[0], 2, *ones), "lora_down.weight": torch.randn(2, *shape[1:])},
+        {
+            "lora_A.weight": torch.randn(3, *shape[1:]),
+            "lora_B.weight": torch.randn(shape[0], 3),
+            "alpha": torch.tensor(6),
+        },
+    ]
+    expected, products = weight.float(), []
+    for parts, rank in zip(layers, (1, None), strict=True):
+        expected = expected + change(parts, weight.float(), 0.5, rank).weight
+        product = find_product(parts, weight, 0.5, rank)
+        assert product is not None
+        products.append(product)
+    found = with_products(weight, products)
+    assert found.stride() == weight.stride()
+    torch.testing.assert_close(found, expected.to(dtype), rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"diff": torch.ones(4, 4)},
+        {"lora_up.weight": torch.ones(4, 2), "lora_down.weight": torch.ones(2, 4), "dora_scale": torch.ones(4, 1)},
+        {"lora_up.weight": torch.ones(4, 2), "lora_down.weight": torch.ones(2, 5)},
+        {"lora_up.weight": torch.ones(5, 2), "lora_down.weight": torch.ones(2, 4)},
+    ],
+    ids=["another kind", "decomposed", "another width", "another height"],
+)
+def test_what_is_no_plain_product_is_left_to_the_general_way(parts: dict[str, Tensor]) -> None:
+    assert find_product(parts, torch.ones(4, 4), 1.0) is None

@@ -1,7 +1,9 @@
 """Files of tensors by the piece are what the safetensors package reads and writes."""
 
+import gc
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from darkroom.errors import BadModelFile
-from darkroom.nets.tensorfile import FORMATS, Form, TensorFile, write_tensors
+from darkroom.nets.tensorfile import FORMATS, Form, MappedFile, TensorFile, write_tensors
 
 WEIGHTS = {
     "a.weight": torch.arange(24, dtype=torch.float32).view(2, 3, 4),
@@ -132,3 +134,42 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_noticed(tmp_path: Path) -> N
 def test_pieces_that_do_not_fill_the_tensors_are_an_error(tmp_path: Path) -> None:
     with (tmp_path / "x").open("wb") as file, pytest.raises(ValueError, match="differ by 4 bytes"):
         write_tensors(file, {"a": Form(torch.float32, (2,))}, {}, [torch.zeros(1)])
+
+
+def test_a_mapped_file_gives_the_same_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file(WEIGHTS, path, {"key": "value"})
+    file = MappedFile(path)
+    found = {name: file.get(name) for name in file.forms}
+    assert same(found, WEIGHTS)
+    assert file.notes == {"key": "value"}
+    file.close()
+    assert same(found, WEIGHTS), "they keep the mapping"
+    with pytest.raises(ValueError, match="closed"):
+        file.get("b")
+
+
+def test_what_is_done_to_a_mapped_tensor_never_reaches_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file(WEIGHTS, path)
+    before = path.read_bytes()
+    MappedFile(path).get("a.weight").zero_()
+    assert path.read_bytes() == before
+
+
+def test_reading_again_and_again_leaves_no_objects_behind(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({f"{number}": torch.zeros(300, 3) for number in range(100)}, path)
+
+    def read() -> int:
+        file = MappedFile(path)
+        for name in file.forms:
+            file.get(name)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    read()
+    early = read()
+    for _ in range(5):
+        late = read()
+    assert late - early < 50, "less than one for each ten tensors"

@@ -177,7 +177,7 @@ def test_what_fails_or_is_dropped_from_the_queue_is_not_counted(
 
 def test_a_script_s_pictures_are_all_counted(serve: Serve, tmp_path: Path, engine: FakeEngine) -> None:
     door = make(serve, tmp_path, "work=100")
-    script = {"script_name": "Prompt matrix", "script_args": [False, False, "positive", "comma", 0]}
+    script: dict[str, Any] = {"script_name": "Prompt matrix", "script_args": [False, False, "positive", "comma", 0]}
     assert door.draw(prompt="a|b|c", **script).status_code == 200
     [entry] = door.entries(1, owner="ann")
     assert entry["work"] == pytest.approx(2.0 * len(engine.specs))

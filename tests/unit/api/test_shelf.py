@@ -88,11 +88,17 @@ def test_a_json_beside_a_file_may_hold_its_description(serve: Serve, engine: Fak
         assert [model["description"] for model in listed(client, "lora")] == [words]
 
 
-def test_a_tag_names_the_file_where_the_alias_is_another_s(client: TestClient, engine: FakeEngine) -> None:
-    engine.shelf.adapters = [adapter(Path("/a"), name="one"), adapter(Path("/b"), name="two")]
-    assert [model["insert"] for model in listed(client, "lora")] == ["<lora:Ink Wash:1>", "<lora:two:1>"]
+def test_a_tag_names_the_file_where_the_alias_means_several(client: TestClient, engine: FakeEngine) -> None:
+    engine.shelf.adapters = [
+        adapter(Path("/a"), name="one"),
+        adapter(Path("/b"), name="two"),
+        adapter(Path("/c"), name="three", alias="Two"),
+        adapter(Path("/d"), name="four", alias="Four seasons"),
+    ]
+    tags = [model["insert"] for model in listed(client, "lora")]
+    assert tags == ["<lora:one:1>", "<lora:two:1>", "<lora:three:1>", "<lora:Four seasons:1>"]
     client.post("/sdapi/v1/options", json={"lora_preferred_name": "Filename", "extra_networks_default_multiplier": 0.5})
-    assert [model["insert"] for model in listed(client, "lora")] == ["<lora:one:0.5>", "<lora:two:0.5>"]
+    assert listed(client, "lora")[3]["insert"] == "<lora:four:0.5>"
 
 
 def test_what_cannot_be_used_says_why(client: TestClient, engine: FakeEngine) -> None:

@@ -77,3 +77,19 @@ def test_what_goes_wrong_is_said_in_words(running: Running) -> None:
     nobody = CliRunner().invoke(jobs, ["--url", "http://127.0.0.1:1", "list"])
     assert nobody.exit_code == 2
     assert "cannot be reached" in nobody.output
+
+
+def test_who_asked_for_what_is_listed(guarded: Running) -> None:
+    asks = ["--url", guarded.url, "--user", "me:secret"]
+    submitted = CliRunner().invoke(jobs, [*asks, "submit", "txt2img", "--priority", "-2"], input=REQUEST)
+    assert CliRunner().invoke(jobs, [*asks, "wait", submitted.stdout.strip()]).exit_code == 0
+    app = typer.Typer()
+    app.command()(audit)
+    listed = CliRunner().invoke(app, [*asks, "--json", "--owner", "me", "--since", "2020-01-01"])
+    [entry] = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert (entry["id"], entry["owner"], entry["state"]) == (submitted.stdout.strip(), "me", "done")
+    assert (entry["priority"], entry["images"], entry["prompt"]) == (-2, 2, "a cat")
+    assert CliRunner().invoke(app, [*asks, "--until", "2020-01-01", "--json"]).stdout == ""
+    assert "a cat" in CliRunner(env={"COLUMNS": "200"}).invoke(app, asks).stdout
+    wrong = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*asks, "--since", "yesterday"])
+    assert (wrong.exit_code, "is not a moment" in wrong.output) == (2, True)

@@ -2,18 +2,23 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from darkroom.ui.words import ENGLISH, TRANSLATIONS, languages, read_words
-from tests.unit.ui.texts import all_texts
 
+ROOT = Path(__file__).parents[3]
 TRANSLATED = [language for language in languages() if language != ENGLISH]
 
 
 @pytest.fixture(scope="module")
 def texts() -> frozenset[str]:
-    return all_texts()
+    command = [sys.executable, "-m", "tests.unit.ui.texts"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    return frozenset(json.loads(done.stdout))
 
 
 def test_the_texts_are_found(texts: frozenset[str]) -> None:

@@ -1,6 +1,7 @@
 """Every text of the pages that a translation has to have, collected from where it is said."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 
@@ -83,3 +84,7 @@ def all_texts() -> frozenset[str]:
 
 def _read(literal: str) -> str:
     return str(ast.literal_eval(literal.replace("`", '"')))
+
+
+if __name__ == "__main__":  # Gradio leaves loops open, which a test's process would be blamed for
+    print(json.dumps(sorted(all_texts())))

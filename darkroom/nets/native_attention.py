@@ -1,0 +1,118 @@
+"""Attention by a kernel of our own, for processors with AMX: `native/attention.c`, compiled on this machine.
+
+It is compiled once per version, in a second, and kept in the user's cache folder. Where there is no compiler, another
+processor or another system, there is no kernel, and torch's own does the work.
+"""
+
+import ctypes
+import logging
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+log = logging.getLogger(__name__)
+
+Kernel = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""Softmax attention `[B, N, C]` of queries `[B, N, C]` to keys and values `[B, M, C]` in bf16, heads side by side."""
+
+COMPILERS = ("cc", "gcc", "clang")
+FLAGS = (
+    "-O3", "-std=c11", "-fPIC", "-shared", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16",
+    "-mamx-tile", "-mamx-bf16", "-mfma",
+)  # fmt: skip
+COMPILING_S = 60.0
+
+LARGEST_HEAD = 256
+"""Numbers per head that the kernel has room for."""
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: the XDG base directory specification's folder for what can be made again."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "darkroom"
+
+
+def fits(query: Tensor, heads: int) -> bool:
+    """Whether the kernel takes queries `[B, N, C]` of so many heads."""
+    width = query.shape[2] // heads
+    return query.dtype == torch.bfloat16 and width % 2 == 0 and width <= LARGEST_HEAD
+
+
+def find_kernel(folder: Path) -> Kernel | None:
+    """The kernel, compiled into a folder unless it lies there; None, and a line in the log, where that cannot be."""
+    if not _has_tiles():
+        return None
+    try:
+        kernel = _bound(ctypes.CDLL(str(_compiled(folder))))
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        log.info("attention is computed by torch: the kernel for this processor cannot be had: %s", error)
+        return None
+    if kernel is None or not _is_right(kernel):
+        log.warning("attention is computed by torch: the kernel for this processor does not work here")
+        return None
+    return kernel
+
+
+def _has_tiles() -> bool:
+    has = torch.cpu.get_capabilities()
+    return platform.system() == "Linux" and bool(has.get("amx_bf16")) and bool(has.get("avx512_bf16"))
+
+
+def _compiled(folder: Path) -> Path:
+    """The shared library of the source as it is now. Raises OSError, CalledProcessError."""
+    source = files("darkroom.nets").joinpath("native/attention.c").read_bytes()
+    library = folder / f"attention-{sha256(source + ' '.join(FLAGS).encode()).hexdigest()[:16]}.so"
+    if library.is_file():
+        return library
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise FileNotFoundError(f"there is no C compiler ({', '.join(COMPILERS)})")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = Path(scratch) / library.name
+        command = [compiler, *FLAGS, "-x", "c", "-", "-o", str(made)]
+        subprocess.run(command, input=source, check=True, capture_output=True, timeout=COMPILING_S)  # noqa: S603
+        made.replace(library)
+    return library
+
+
+def _bound(library: ctypes.CDLL) -> Kernel | None:
+    """The library as a function; None where the system does not let this process use the tiles."""
+    library.ask_for_tiles.restype = library.scratch_bytes.restype = ctypes.c_long
+    library.scratch_bytes.argtypes = [ctypes.c_long] * 4
+    library.attend.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 5 + [ctypes.c_float]
+    library.attend.restype = None
+    if library.ask_for_tiles() != 0:
+        return None
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+        batch, count, channels = query.shape
+        sizes = batch, heads, count, key.shape[1], channels // heads
+        scratch = torch.empty(library.scratch_bytes(batch, heads, *sizes[3:]), dtype=torch.uint8)
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        found = torch.empty_like(query)
+        tensors = (query, key, value, found, scratch)
+        library.attend(*(one.data_ptr() for one in tensors), *sizes, math.log2(math.e) / math.sqrt(sizes[-1]))
+        return found
+
+    return attend
+
+
+def _is_right(kernel: Kernel) -> bool:
+    """Whether the kernel finds what torch finds, on a small example whose sizes fit nothing."""
+    numbers = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, count, 80, generator=numbers).bfloat16() for count in (37, 300, 300))
+    q, k, v = (one.float().view(2, -1, 2, 40).transpose(1, 2) for one in (query, key, value))
+    expected = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return torch.allclose(kernel(query, key, value, 2).float(), expected, atol=0.01, rtol=0.02)
