@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from threading import Lock
 
+import numpy as np
+
 from darkroom.engine.client import ANYBODY, FINAL, Event, Finished, JobStatus, Standing, State
 from darkroom.engine.lane import Lane
 from darkroom.errors import DarkroomError
-from darkroom.jobs.retouching import Spec
+from darkroom.jobs.retouching import RetouchSpec, Spec
 from darkroom.jobs.spec import Picture
 
 log = logging.getLogger(__name__)
@@ -116,9 +118,11 @@ class Job:
         self._publish(Event(status=self.status, pictures=pictures, error=error))
 
     def forget_result(self) -> None:
-        """Let go of the last event's pictures; the status stays."""
+        """Let go of the last event's pictures, and of those that the job started from; the status stays."""
+        self.spec = _without_pictures(self.spec)
+        self.status = replace(self.status, spec=self.spec)
         with self._lock:
-            self._last = replace(self._last, pictures=())
+            self._last = replace(self._last, status=self.status, pictures=())
 
     async def events(self) -> AsyncIterator[Event]:
         """From the present status to the final one."""
@@ -145,3 +149,12 @@ class Job:
                     loop.call_soon_threadsafe(queue.put_nowait, event)
                 except RuntimeError:  # the watcher's event loop was closed; nobody listens there any more
                     log.debug("job %s: a watcher is gone", self.job_id)
+
+
+def _without_pictures(spec: Spec) -> Spec:
+    """What is remembered of what was asked for."""
+    nothing = np.empty((0, 0, 3), np.uint8)
+    if isinstance(spec, RetouchSpec):
+        return replace(spec, picture=nothing)
+    hires = replace(spec.hires, picture=nothing) if spec.hires and spec.hires.picture is not None else spec.hires
+    return replace(spec, init=None, hires=hires)

@@ -164,6 +164,7 @@ def kind_of(op: Question) -> Kind:
             ways = " in eight bits" * model.is_in_eight_bits + f" merged {model.token_merging:g}" * (
                 model.token_merging > 0
             )
+            ways += " outside" * all(row.is_shallow for row in rows)
             return Kind(f"denoise{ways}", model.checkpoint, rows[0].x.shape[-1] * rows[0].x.shape[-2])
         case Decode(model=model, latent=latent):
             return Kind(f"decode {model.decoder}", model.checkpoint, latent.shape[-1] * latent.shape[-2])

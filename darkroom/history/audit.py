@@ -15,6 +15,9 @@ from darkroom.history import tables
 from darkroom.history.database import Database
 from darkroom.history.rows import Page, checked, page
 
+_MOST: Final = 2**63 - 1
+"""The largest whole number that databases know."""
+
 PROMPT_CHARS: Final = 1000
 """What is kept of a prompt."""
 
@@ -98,8 +101,10 @@ class Audit:
 
 
 def row_of(entry: Entry) -> tables.Entry:
-    """An entry as a row. Prompts are cut short."""
-    short = replace(entry, prompt=entry.prompt[:PROMPT_CHARS])
+    """An entry as a row. Prompts are cut short, and go without what no database keeps, as do seeds."""
+    prompt = entry.prompt[:PROMPT_CHARS].encode("utf-8", "replace").decode().replace("\0", "")
+    seed = entry.seed if entry.seed is not None and abs(entry.seed) <= _MOST else None
+    short = replace(entry, prompt=prompt, seed=seed)
     return tables.Entry(**{name: getattr(short, name) for name in Entry.__dataclass_fields__})
 
 

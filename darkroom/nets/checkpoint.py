@@ -20,8 +20,8 @@ from darkroom.nets.tensors import SafeFile, Tensors
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 _AT_ONCE = (1 << 15) - 1
-"""Numbers that are converted at a time. They fit into the processor's cache; from 2^15 on torch would share them out among
-its threads, whose meetings cost more than they bring, and much more on a busy machine.
+"""Numbers that are converted at a time. They fit into the processor's cache; from 2^15 on torch would share them out
+among its threads, whose meetings cost more than they bring, and much more on a busy machine.
 """
 
 UNET = "model.diffusion_model."

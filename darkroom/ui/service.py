@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Scope
 from darkroom.ui.mount import APPLICATION
 
 _FORWARDED = ("authorization", "cookie", "accept-language")
-_FIELD = re.compile(r"(?P<field>[A-Za-z_][\w.]*)(?: \([^)]*\))?: ")
+_FIELD = re.compile(r"(?P<field>[A-Za-z_][\w.]*(?:\[\d+\])?)(?: \([^)]*\))?: ")
 _TIMEOUT_S = 600.0
 
 

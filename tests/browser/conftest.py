@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def shared_server(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Server]:
     del browser  # where there is none, no server is started either
-    with serving(tmp_path_factory.mktemp("server"), "--exact") as server:
+    with serving(tmp_path_factory.mktemp("server"), "--exact", "--threads", "1") as server:
         assert server.client.get("/ui/").status_code == 200  # the pages are built
         yield server
         assert "Traceback" not in server.log.read_text()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
 from tests.browser.visit import SMALL, Visit, as_image, as_png
 
@@ -21,7 +21,7 @@ PLOT = "x/y/z plot"
 
 def bring(visit: Visit, part: str, *images: Image.Image, page: str = "img2img") -> None:
     """Choose pictures for one of a page's places."""
-    files = [
+    files: list[FilePayload] = [
         {"name": f"mine-{n}.png", "mimeType": "image/png", "buffer": as_png(image)} for n, image in enumerate(images)
     ]
     visit.find(f"#{page}-picture-{part} input[type=file]").set_input_files(files)
@@ -229,7 +229,9 @@ def test_a_script_that_is_asked_wrongly_says_so_beside_the_argument(visit: Visit
     visit.find("#txt2img-script_name-choice").select_option(PLOT)
     visit.find('[id="txt2img-script_args[1]-text"]').fill("abc")
     visit.find("#txt2img-generate").click()
-    expect(visit.find("#tab-txt2img .dk-error")).to_contain_text("'abc' is not allowed; a number, or a range")
+    error = visit.find('[id="txt2img-script_args[1]"] .dk-error')
+    expect(error).to_contain_text("'abc' is not allowed; a number, or a range")
+    expect(visit.find('[id="txt2img-script_args[1]-text"]')).to_be_focused()
 
 
 def test_soft_inpainting_comes_back_from_the_picture(visit: Visit, photo: Image.Image) -> None:

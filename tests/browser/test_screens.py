@@ -25,7 +25,9 @@ pytestmark = pytest.mark.skipif(not FOLDER, reason="make ui-screenshots writes t
 def drawn(shared_server: Server) -> None:
     """Pages that have something to show."""
     for seed, prompt in enumerate(PROMPTS):
-        shared_server.post("/sdapi/v1/txt2img", {"prompt": prompt, "seed": seed, "width": 128, "height": 128})
+        shared_server.post(
+            "/sdapi/v1/txt2img", {"prompt": prompt, "seed": seed, "width": 128, "height": 128, "steps": 12}
+        )
 
 
 def keep(visit: Visit, name: str, *, whole: bool = False) -> None:
@@ -41,7 +43,7 @@ def fill(visit: Visit, tab: str, apple: bytes) -> None:
     file = FilePayload(name="apple.png", mimeType="image/png", buffer=apple)
     if tab == "txt2img":
         visit.put(
-            "txt2img", prompt="a red apple, (watermelon:0.8)", seed=8, batch_size=4, steps=20, width=128, height=128
+            "txt2img", prompt="a red apple, (watermelon:0.8)", seed=8, batch_size=4, steps=12, width=128, height=128
         )
         visit.done(visit.begin())
     elif tab == "img2img":
@@ -54,7 +56,7 @@ def fill(visit: Visit, tab: str, apple: bytes) -> None:
         visit.page.mouse.down()
         visit.page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.6, steps=12)
         visit.page.mouse.up()
-        visit.put("img2img", prompt="a green apple", seed=8, steps=20, width=128, height=128)
+        visit.put("img2img", prompt="a green apple", seed=8, steps=12, width=128, height=128)
         visit.done(visit.begin("img2img"))
     elif tab == "extras":
         visit.find("#extras-image input[type=file]").first.set_input_files(file)
@@ -85,8 +87,9 @@ def test_every_page_has_its_picture(visiting: Callable[..., Visit], server: Serv
 
 def test_the_other_ways_of_looking_have_theirs(visiting: Callable[..., Visit], server: Server, apple: bytes) -> None:
     phone = visiting(server, width=360, height=740).open()
-    phone.put("txt2img", prompt="a red apple", seed=8, steps=20, width=128, height=128)
+    phone.put("txt2img", prompt="a red apple", seed=8, steps=12, width=128, height=128)
     phone.done(phone.begin())
+    phone.page.evaluate("scrollTo(0, 0)")
     keep(phone, "phone")
     light = visiting(server, width=1280, height=860).open(query="?__theme=light")
     fill(light, "txt2img", apple)

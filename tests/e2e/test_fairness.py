@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from tests.e2e.serving import Json, Server, darkroom, serving
 
 TXT2IMG = "/sdapi/v1/txt2img"
 LATER = {"Prefer": "respond-async"}
+BOOK_S = 0.25
+"""What it takes to look into the book while five hundred jobs come and go."""
+
 FLOOD = int(os.environ.get("DARKROOM_FLOOD", "500"))
 
 
@@ -36,6 +40,13 @@ class Shared:
     def job(self, key: str, job_id: str) -> Json:
         found: Json = self.server.client.get(f"/jobs/{job_id}", headers=self.headers(key)).json()
         return found
+
+    def waiting(self) -> float:
+        """How many promised jobs wait."""
+        numbers = self.server.client.get("/metrics", headers=self.headers("admin")).text
+        found = re.search(r'^darkroom_promised_jobs{state="queued"} (\S+)', numbers, re.MULTILINE)
+        assert found, numbers
+        return float(found[1])
 
     def end_of(self, key: str, job_id: str, limit_s: float = 120) -> Json:
         deadline = time.monotonic() + limit_s
@@ -74,9 +85,7 @@ def test_one_key_s_flood_delays_another_key_s_job_by_no_more_than_two_jobs_time(
     for seed in range(FLOOD):
         shared.promise("flood", seed)
     single = shared.end_of("ben", shared.promise("ben", 2))
-    assert single["started_at"] - single["submitted_at"] <= 2 * job_s, (job_s, single)
-    # Three jobs' time: its own, and two for others; and what sixteen jobs at once take of the processors beside the
-    # networks, which is the same for everybody.
+    assert single["started_at"] - single["submitted_at"] <= 2 * job_s + BOOK_S, (job_s, single)
     waited_for = time.monotonic()
     answer = shared.server.client.post(TXT2IMG, json=request(3), headers=shared.headers("ben"))
     took_s = time.monotonic() - waited_for
@@ -84,9 +93,9 @@ def test_one_key_s_flood_delays_another_key_s_job_by_no_more_than_two_jobs_time(
     print(
         f"alone {job_s:.3f} s; in the flood {single['ended_at'] - single['submitted_at']:.3f} s, waiting {took_s:.3f} s"
     )
-    assert single["ended_at"] - single["submitted_at"] <= 6 * job_s + 0.5
-    waiting = shared.server.client.get("/jobs?state=queued&owner=flood&limit=500", headers=shared.headers("admin"))
-    assert len(waiting.json()["jobs"]) > FLOOD / 2, "the flood was over before the other's job came"
+    # Its own time, two jobs of others, and what a dozen jobs at once take of the processors beside the networks.
+    assert single["ended_at"] - single["submitted_at"] <= 6 * job_s + BOOK_S
+    assert shared.waiting() > FLOOD / 2, "the flood was over before the other's job came"
     entries = shared.server.client.get("/audit?owner=ben", headers=shared.headers("admin")).json()["entries"]
     assert [entry["seed"] for entry in entries] == [3, 2, 1, 0]
     listed = darkroom(

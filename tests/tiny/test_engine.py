@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from darkroom.engine.catalogue import Catalogue
-from darkroom.engine.client import Event, Preview, PreviewMethod, result
+from darkroom.engine.client import ANYBODY, Event, Preview, PreviewMethod, Standing, result
 from darkroom.engine.local import KNEES, LocalEngine
 from darkroom.errors import Busy, DarkroomError, UnknownName
 from darkroom.jobs.spec import JobSpec, Picture
@@ -133,9 +133,18 @@ def test_a_full_queue_refuses_instead_of_growing(tmp_path: Path) -> None:
     engine.close()
 
 
-def submit_many(engine: LocalEngine) -> None:
-    for _ in range(4):
-        engine.submit(tiny_spec(steps=150))
+def test_nobody_fills_the_queue_alone(tmp_path: Path) -> None:
+    engine = LocalEngine(make_settings(tmp_path, max_queue=8, max_lanes=1))
+    engine.submit(tiny_spec(steps=150))
+    with pytest.raises(Busy, match="for others"):
+        submit_many(engine, 12, Standing(party="flood"))
+    engine.submit(tiny_spec(steps=1), Standing(party="ben"))
+    engine.close()
+
+
+def submit_many(engine: LocalEngine, count: int = 4, standing: Standing = ANYBODY) -> None:
+    for _ in range(count):
+        engine.submit(tiny_spec(steps=150), standing)
 
 
 def test_a_broken_checkpoint_fails_its_job_and_the_engine_goes_on(tmp_path: Path) -> None:

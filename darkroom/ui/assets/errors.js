@@ -6,7 +6,7 @@ export function showErrors(page, errors) {
   clearErrors(page);
   let first = null;
   for (const { field, text } of errors) {
-    const control = field ? document.getElementById(`${page}-${field}`) : null;
+    const control = field ? controlOf(page, field) : null;
     const words = field && !control ? `${field}: ${text}` : text;
     const id = `${page}-error-${field || "page"}`;
     const note = element("p", { class: "dk-error", id, role: "alert", "data-page": page }, say(words));
@@ -26,6 +26,12 @@ export function showErrors(page, errors) {
     first.closest(".block")?.scrollIntoView({ block: "nearest" });
     if (first.getAttribute("role") !== "combobox") first.focus(); // a list would open over the words
   }
+}
+
+/** The control of a field; `init_images[0]` is shown where `init_images` are. */
+function controlOf(page, field) {
+  const whole = field.replace(/\[.*$/, "");
+  return document.getElementById(`${page}-${field}`) ?? document.getElementById(`${page}-${whole}`);
 }
 
 /** Take the errors of a page away. */

@@ -32,8 +32,8 @@ def _second(shell: Shell, form: Form) -> None:
     _ = shell.words
     with gr.Row():
         chooser(
-            shell, form, "hr_checkpoint_name", _("Hires checkpoint"), lambda lists: lists.checkpoints, SAME_CHECKPOINT,
-            min_width=160,
+            shell, form, "hr_checkpoint_name", _("Hires checkpoint"), lambda lists: lists.checkpoints,
+            (_(SAME_CHECKPOINT), SAME_CHECKPOINT), min_width=160,
         )  # fmt: skip
         samplers: Choices = [(_(SAME_SAMPLER), SAME_SAMPLER), *(one.name for one in SAMPLERS)]
         schedulers: Choices = [(_(SAME_SCHEDULER), SAME_SCHEDULER), *(one.label for one in SCHEDULERS)]

@@ -20,13 +20,14 @@ FORM = "quick"
 def quick_settings(shell: Shell) -> gr.Button:
     """The bar; gives the button that reads the lists again."""
     _, form = shell.words, shell.form(FORM)
+    servers = (_(SERVERS_CHOICE), SERVERS_CHOICE)
     with gr.Row(elem_id="quick"):
         chooser(
-            shell, form, "sd_model_checkpoint", _("Checkpoint"), lambda lists: lists.checkpoints, SERVERS_CHOICE,
+            shell, form, "sd_model_checkpoint", _("Checkpoint"), lambda lists: lists.checkpoints, servers,
             scale=3, min_width=180,
         )  # fmt: skip
         chooser(
-            shell, form, "sd_vae", _("VAE"), lambda lists: ["Automatic", "None", *lists.vaes], SERVERS_CHOICE,
+            shell, form, "sd_vae", _("VAE"), lambda lists: ["Automatic", "None", *lists.vaes], servers,
             scale=2, min_width=140,
         )  # fmt: skip
         skip = gr.Slider(

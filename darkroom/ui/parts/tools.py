@@ -32,16 +32,22 @@ def section(form: Form, name: str, label: str, info: str | None = None) -> Itera
 
 
 def chooser(
-    shell: Shell, form: Form, name: str, label: str, listed: Callable[[Lists], list[str]], first: str, **given: Any
+    shell: Shell,
+    form: Form,
+    name: str,
+    label: str,
+    listed: Callable[[Lists], list[str]],
+    first: str | tuple[str, str],
+    **given: Any,
 ) -> gr.Dropdown:
-    """A list that is filled when the page opens; `first` is a choice of its own and stands before all others.
+    """A list that is filled when the page opens; `first`, or its label and value, is a choice before all others.
 
     A name that is not listed may be typed: whether it means anything is the API's business.
     """
-    begin = [(shell.words(first), first)] if first else []
+    begin = [first if isinstance(first, tuple) else (first, first)] if first else []
     made = gr.Dropdown(
         choices=begin,
-        value=first or None,
+        value=begin[0][1] if begin else None,
         label=label,
         elem_id=f"{form.page}-{name}",
         allow_custom_value=True,

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import typer
 from typer.testing import CliRunner, Result
 
+from darkroom.audit_command import audit
 from darkroom.errors import BadModelFile
 from darkroom.job_commands import jobs
 from tests.unit.client.conftest import Running

@@ -8,7 +8,8 @@ import pytest
 from darkroom.engine.job import Job
 from darkroom.engine.loop import Loop
 from darkroom.errors import JobFailed, OutOfDeviceMemory
-from darkroom.jobs.spec import InitImage
+from darkroom.jobs.retouching import Enlargement, RetouchSpec
+from darkroom.jobs.spec import InitImage, JobSpec
 from tests.unit.engine.fake_runner import FakeRunner, draw, finish, make_loop, make_spec, outcome, start
 
 SAMPLERS = ["Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "DDIM"]
@@ -204,6 +205,24 @@ def test_watchers_of_an_ended_job_still_get_its_result() -> None:
 
     assert asyncio.run(watch(job)) == ["done"]
     assert len(outcome(job).pictures) == 1
+
+
+def test_a_job_that_ended_long_ago_holds_no_picture() -> None:
+    picture = np.zeros((32, 32, 3), np.uint8)
+    loop = make_loop(FakeRunner())
+    job = start(loop, make_spec(init=InitImage(pictures=(picture,), denoising_strength=0.5)))
+    finish(loop, job)
+    before = job.status
+    job.forget_result()
+    assert job.last_event.pictures == ()
+    assert isinstance(job.status.spec, JobSpec)
+    assert job.status.spec.init is None
+    assert (job.status.state, job.status.spec.passes) == (before.state, before.spec.passes)
+    retouching = Job("retouching", RetouchSpec(picture=picture, work=Enlargement(upscaler="Twice")))
+    retouching.end("done")
+    retouching.forget_result()
+    assert isinstance(retouching.status.spec, RetouchSpec)
+    assert retouching.status.spec.picture.size == 0
 
 
 def test_a_picture_of_another_size_is_stretched_as_a_latent() -> None:

@@ -108,6 +108,13 @@ def test_a_prompt_is_kept_in_part_and_old_entries_go(audit: Audit) -> None:
     assert [one.id for one in listed(audit)] == ["b"]
 
 
+def test_whatever_a_client_may_send_can_be_written_down(audit: Audit) -> None:
+    audit.enter(Entry(id="a", owner="u", at=1.0, kind="txt2img", prompt="a\0b\ud800c", seed=2**64))
+    found = audit.find("a")
+    assert found is not None
+    assert (found.prompt, found.seed) == ("ab?c", None)
+
+
 def test_an_owner_has_no_more_open_jobs_than_may_be(ledger: Ledger) -> None:
     first = job(idempotency_key="k")
     assert ledger.accept(first, ASKED, most_open=2)[1]

@@ -33,8 +33,7 @@ def blocks() -> gr.Blocks:
 @pytest.fixture(scope="module")
 def config(blocks: gr.Blocks) -> dict[str, Any]:
     """The pages as a browser is told of them."""
-    found = dict(blocks.get_config_file())
-    return found
+    return dict(blocks.get_config_file())
 
 
 def props(config: dict[str, Any]) -> list[dict[str, Any]]:
