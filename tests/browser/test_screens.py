@@ -32,7 +32,7 @@ def drawn(shared_server: Server) -> None:
 
 def keep(visit: Visit, name: str, *, whole: bool = False) -> None:
     """Write what is seen."""
-    visit.page.wait_for_load_state("networkidle")
+    visit.page.wait_for_function("[...document.images].every((one) => one.complete || !one.checkVisibility())")
     data = visit.page.screenshot(full_page=whole, animations="disabled", caret="hide")
     with Image.open(io.BytesIO(data)) as image:
         image.convert("RGB").save(Path(FOLDER) / f"{name}.webp", quality=QUALITY, method=6)
@@ -42,9 +42,7 @@ def fill(visit: Visit, tab: str, apple: bytes) -> None:
     """Have a page show what it is for."""
     file = FilePayload(name="apple.png", mimeType="image/png", buffer=apple)
     if tab == "txt2img":
-        visit.put(
-            "txt2img", prompt="a red apple, (watermelon:0.8)", seed=8, batch_size=4, steps=12, width=128, height=128
-        )
+        visit.put("txt2img", prompt="a red apple", seed=1, batch_size=4, steps=12, width=128, height=128)
         visit.done(visit.begin())
     elif tab == "img2img":
         visit.find("#img2img-mode-inpaint-button").click()

@@ -29,7 +29,15 @@ PAGES = (
 )  # fmt: skip
 """Names of the pages, in the order of their tabs."""
 
-ENDED = '[data-state="done"], [data-state="interrupted"], [data-state="failed"], [data-state="cancelled"]'
+FILLED = {
+    "gallery": "#gallery-status:not(:empty)",
+    "jobs": "#jobs-status:not(:empty)",
+    "models": "#models-grid li",
+    "settings": "#settings-list [data-option]",
+    "extensions": "#extensions-list > *",
+    "merger": "#merger-a input",
+}
+"""What is there once a page has asked the server for what it shows."""
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 4}
 """A picture that is drawn in no time."""
@@ -78,6 +86,8 @@ class Visit:
         else:  # on narrow screens the tab is in a menu
             self.page.evaluate("(tab) => window.darkroom.choose(tab)", tab)
         self.page.locator(f"#tab-{tab}").wait_for(state="visible")
+        if tab in FILLED:
+            self.page.locator(FILLED[tab]).first.wait_for(state="attached")
         return self
 
     def find(self, selector: str) -> Locator:
