@@ -30,10 +30,10 @@ def settings(draw: random.Random) -> dict[str, Any]:
         "tiling": draw.random() < 0.2,
         "n_iter": draw.choice((1, 1, 2)),
         "batch_size": draw.choice((1, 1, 2)),
-        "hires": draw.random() < 0.25,
+        "enable_hr": draw.random() < 0.25,
         "variation": draw.random() < 0.3,
     }
-    if found["hires"]:
+    if found["enable_hr"]:
         found |= {"hr_scale": 1.5, "denoising_strength": draw.choice((0.4, 0.7)), "hr_upscaler": "Latent"}
     if found["variation"]:
         found |= {"subseed": draw.randrange(2**32), "subseed_strength": draw.choice((0.25, 1))}

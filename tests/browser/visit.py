@@ -34,7 +34,7 @@ FILLED = {
     "jobs": "#jobs-status:not(:empty)",
     "models": "#models-grid li",
     "settings": "#settings-list [data-option]",
-    "extensions": "#extensions-list > *",
+    "extensions": "#extensions-status:not(:empty)",
     "merger": "#merger-a input",
 }
 """What is there once a page has asked the server for what it shows."""

@@ -1,8 +1,8 @@
 // Softmax attention in bf16 for processors with AMX, in one pass over the keys: Milakov and Gimelshein 2018,
 // arXiv:1805.02867, algorithm 3, in blocks as in Dao et al. 2022, arXiv:2205.14135, algorithm 1.
 //
-// Nine tenths of the time of torch's own kernel go into the exponential and what stands around it. Here a block of scores
-// stays in the first-level cache until it has become shares, which takes two short passes over it.
+// Nine tenths of the time of torch's own kernel go into the exponential and what stands around it. Here a block of
+// scores stays in the first-level cache until it has become shares, which takes two short passes over it.
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
@@ -85,8 +85,10 @@ static void add_values(const bf16 *shares, const bf16 *values, long columns, lon
     }
 }
 
-// The shares of some keys in the attention of one row, by the largest score so far; what was found before is scaled to it.
-static void weigh(float *scores, long count, float scale, float *top, __m512 *sum, bf16 *shares, float *out, long width) {
+// The shares of some keys in the attention of one row, by the largest score so far; what was found before is scaled to
+// it.
+static void weigh(const float *scores, long count, float scale, float *top, __m512 *sum, bf16 *shares, float *out,
+                  long width) {
     __m512 most = _mm512_loadu_ps(scores), other = most;
     for (long key = 0; key < count; key += 32) {
         most = _mm512_max_ps(most, _mm512_loadu_ps(scores + key));
@@ -154,8 +156,8 @@ long scratch_bytes(long batch, long heads, long m, long d) {
 
 // out[B, N, H * D] = softmax(q k^T / sqrt(D)) v for q [B, N, H * D], k and v [B, M, H * D], all dense; `scale` is
 // log2(e) / sqrt(D). D is even and at most MAX_DIM.
-void attend(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, bf16 *scratch, long batch, long heads, long n, long m,
-            long d, float scale) {
+void attend(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, bf16 *scratch, long batch, long heads, long n,
+            long m, long d, float scale) {
     long width = heads * d, pairs = batch * heads, blocks = up(n, ROWS) / ROWS;
     long key_size = up(m, 32) * up(d, 32), value_size = up(m, 32) * up(d, 16);
     bf16 *keys = scratch, *values = scratch + pairs * key_size;
