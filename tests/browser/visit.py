@@ -154,7 +154,7 @@ class Visit:
         """The route and the JSON that *Show request* has; both as they are copied."""
         card.locator("[data-act=request]").click()
         dialog = self.page.locator("#request")
-        told = dialog.locator("p").first.inner_text()
+        told = dialog.locator("p:not([role=status])").first.inner_text()
         dialog.locator("#request-json").get_by_role("button").first.click()
         body = json.loads(self.page.evaluate("navigator.clipboard.readText()"))
         self.page.keyboard.press("Escape")

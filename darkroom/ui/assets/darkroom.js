@@ -34,4 +34,13 @@ window.darkroom = {
 };
 fromAddress();
 document.addEventListener("darkroom:lists", () => document.getElementById("quick-refresh")?.click());
+
+// Gradio calls the page by the browser's language; it is written in ours.
+const root = document.documentElement;
+const tellLanguage = () => {
+  if (root.lang !== language) root.lang = language;
+};
+tellLanguage();
+new MutationObserver(tellLanguage).observe(root, { attributes: true, attributeFilter: ["lang"] });
+
 document.dispatchEvent(new CustomEvent("darkroom:ready"));
