@@ -51,7 +51,8 @@ class Conditions:
         """The environment of a subject's process."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads))
-        return kept | threads | {"TRANSFORMERS_VERBOSITY": "error"}
+        # On a busy machine it would be the way of waiting that is measured.
+        return kept | threads | {"TRANSFORMERS_VERBOSITY": "error", "OMP_WAIT_POLICY": "passive"}
 
 
 class Subject(Protocol):
