@@ -11,6 +11,6 @@ def wait_asleep() -> None:
 
     By default they spin, after each operation. Where another program has one of their cores, each operation then takes
     as long as that one's turn: an evaluation of the embedded model 0.9 s instead of 0.016 s, on two cores of which one
-    was busy. On an idle machine sleeping is as quick.
+    was busy. On an idle machine very small networks lose a third or more by it: 0.016 to 0.029 s instead of 0.012 s.
     """
     os.environ.setdefault(_POLICY, "passive")
