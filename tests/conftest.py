@@ -3,8 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.recordings import RECORDED, RECORDED_LARGE, NoRoomError, models_folder
+
+# No test is timed: how long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 TESTS = Path(__file__).parent
 RINGS = {"unit": "unit", "tiny": "tiny", "mini": "tiny", "gpu": "gpu", "e2e": "e2e", "browser": "e2e"}

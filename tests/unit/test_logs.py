@@ -96,9 +96,9 @@ def test_whoever_looks_on_sees_of_which_job_a_request_was(
     seen: list[str] = []
     submit = engine.submit
 
-    def noted(spec: Any) -> str:
+    def noted(spec: Any, standing: Any) -> str:
         seen.append(job_in_hand())
-        return submit(spec)
+        return submit(spec, standing)
 
     monkeypatch.setattr(engine, "submit", noted)
     with TestClient(create_app(Settings(data_dir=tmp_path, history=False), engine, Options())) as client:

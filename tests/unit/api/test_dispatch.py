@@ -115,7 +115,8 @@ def test_an_end_that_cannot_be_written_down_is_written_down_later(
     engine.finish("job0")
     refused = client.post(TXT2IMG, json=SMALL, headers=LATER)
     assert (refused.status_code, refused.json()["code"]) == (503, "history_unavailable")
-    assert "locked" in refused.json()["detail"]
+    # "locked" is what SQLite says; "busy" where another of our own threads stands before it
+    assert any(word in refused.json()["detail"] for word in ("locked", "busy"))
     assert client.post(TXT2IMG, json=SMALL).status_code == 200
     time.sleep(1)
     other.execute("COMMIT")
