@@ -19,9 +19,9 @@ from darkroom.audit_command import audit
 from darkroom.bench.command import bench
 from darkroom.errors import DarkroomError
 from darkroom.options.store import Options
+from darkroom.public_link import Share, with_login
 from darkroom.setting_flags import takes_settings
 from darkroom.settings import Settings
-from darkroom.sharing import Share, with_login
 
 if TYPE_CHECKING:
     from darkroom.api.convert import Prepared

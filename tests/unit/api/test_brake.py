@@ -4,16 +4,7 @@ from hypothesis import strategies as st
 
 from darkroom.api.brake import BURST, MAX_ADDRESSES, PACE_S, Brake
 from darkroom.errors import TooManyAttempts
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def attempts(brake: Brake, address: str, count: int) -> int:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from darkroom.history.database import Database, sqlite_url
+from darkroom.history.ledger import Ledger
+from tests.clock import Clock
 from tests.postgresql import postgres, postgres_url
 
 __all__ = ["postgres", "postgres_url"]
@@ -26,3 +28,13 @@ def database(url: str) -> Iterator[Database]:
     opened = Database(url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(database: Database, clock: Clock) -> Ledger:
+    return Ledger(database, clock)

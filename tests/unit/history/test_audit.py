@@ -9,17 +9,8 @@ from darkroom.history.audit import PROMPT_CHARS, Audit, Entry, Wanted
 from darkroom.history.database import Database
 from darkroom.history.ledger import MAX_ATTEMPTS, Ledger, Record
 from darkroom.turns import PATIENCE_S
-from tests.unit.history.test_ledger import ASKED, Clock, job, picture
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(database: Database, clock: Clock) -> Ledger:
-    return Ledger(database, clock)
+from tests.clock import Clock
+from tests.unit.history.test_ledger import ASKED, job, picture
 
 
 @pytest.fixture

@@ -27,28 +27,9 @@ from darkroom.history.ledger import (
     new_id,
 )
 from darkroom.history.rows import Page
+from tests.clock import Clock
 
 ASKED = Asked(path="/sdapi/v1/txt2img", body=b'{"prompt": "\xc3\xa4"}', options={"n_rows": 2}, seeds={"seed": 2**53})
-
-
-class Clock:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(database: Database, clock: Clock) -> Ledger:
-    return Ledger(database, clock)
 
 
 _moments = itertools.count()

@@ -10,20 +10,12 @@ from hypothesis import strategies as st
 from darkroom.allowances import Rate
 from darkroom.history.database import Database
 from darkroom.history.usage import WINDOW_S, Usage
-
-
-class Clock:
-    """A clock that is moved by hand."""
-
-    now = 100_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100_000.0)
 
 
 @pytest.fixture

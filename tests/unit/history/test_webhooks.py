@@ -7,29 +7,10 @@ import pytest
 from darkroom.history.database import Database
 from darkroom.history.ledger import FINAL, Asked, Hook, Ledger, Record, State, new_id
 from darkroom.history.webhooks import HOLD_S, LONGEST_WAIT_S, Outbox
+from tests.clock import Clock
 
 ASKED = Asked(path="/sdapi/v1/txt2img", body=b"{}")
 URL = "https://example.com/hook?token=t"
-
-
-class Clock:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(database: Database, clock: Clock) -> Ledger:
-    return Ledger(database, clock)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from darkroom.public_link import USER, NoLinkError, Share, with_login
 from darkroom.settings import Settings
-from darkroom.sharing import USER, NoLinkError, Share, with_login
 
 
 class Said:
