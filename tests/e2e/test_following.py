@@ -13,7 +13,8 @@ from tests.e2e.serving import Json, Server, serving
 
 TXT2IMG = "/sdapi/v1/txt2img"
 LATER = {"Prefer": "respond-async"}
-BODY: Json = {"prompt": "a red apple", "steps": 12, "width": 64, "height": 64, "seed": 5}
+BODY: Json = {"prompt": "a red apple", "steps": 150, "width": 64, "height": 64, "seed": 5}
+"""Long enough to be followed: a quick machine makes a small picture of few steps before anybody connects."""
 
 
 @pytest.fixture(scope="module")
