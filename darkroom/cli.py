@@ -17,6 +17,7 @@ from darkroom import __version__, accounts, job_commands, model_commands
 from darkroom.accounts import check_access, exposures
 from darkroom.audit_command import audit
 from darkroom.bench.command import bench
+from darkroom.engine.allocator import keep_freed_memory
 from darkroom.errors import DarkroomError
 from darkroom.options.store import Options
 from darkroom.public_link import Share, with_login
@@ -50,6 +51,7 @@ _DRAIN_S = 10
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one line, not a traceback."""
+    keep_freed_memory()  # before libraries start threads: one that is there by then may keep a heap of its own
     try:
         app()
     except DarkroomError as error:

@@ -21,7 +21,7 @@ _KEEP_FREED_MEMORY = (
     (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: free space at the top of the heap stays
     (-2, 256 << 20),  # M_TOP_PAD: the heap grows in large pieces
     (-3, 1 << 30),  # M_MMAP_THRESHOLD: tensors come from the heap, not from mappings of their own
-    (-8, 1),  # M_ARENA_MAX: the device thread shares the one heap that can grow freely
+    (-8, 1),  # M_ARENA_MAX: all share the one heap that can grow freely; others consist of pieces of 64 MiB
 )
 
 

@@ -16,7 +16,6 @@ from threading import Event as Flag
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, TypeVar
 
-from darkroom.engine.allocator import keep_freed_memory
 from darkroom.engine.catalogue import Catalogue
 from darkroom.engine.client import ANYBODY, DeviceMemory, EngineStats, Event, JobStatus, Preview, Standing
 from darkroom.engine.job import Job
@@ -261,7 +260,6 @@ class LocalEngine:
             self._abandon()
 
     def _start(self) -> Loop:
-        keep_freed_memory()  # before torch makes its first tensor
         wait_asleep()
         from darkroom.engine import knees
         from darkroom.engine.costs import BatchCosts
@@ -316,6 +314,10 @@ class LocalEngine:
         from darkroom.engine.merging import merge
 
         return merge(order, self._catalogue, self._settings.checkpoint_dir, report, stop)
+
+    def is_compiling(self) -> bool:
+        """Whether a network is being compiled now. From any thread."""
+        return self._runner is not None and self._runner.is_compiling
 
     def _get_runner(self) -> NetworkRunner:
         assert self._runner is not None
