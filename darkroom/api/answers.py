@@ -56,6 +56,10 @@ class UnknownCheckpoint(UnknownName):
 class UnknownUpscaler(UnknownName):
     """An upscaler that a request names and nobody knows."""
 
+    def __init__(self, field: str, value: str, known: Sequence[str]) -> None:
+        self.name = _printable(value[:_SHOWN])
+        super().__init__(field, value, known)
+
 
 def refuse(status: int, code: str, detail: str, *, error: str = "HTTPException", errors: str = "") -> JSONResponse:
     """A refusal of an application: `{"error", "detail", "body", "errors"}`, all texts, and the code."""
@@ -73,7 +77,7 @@ def answer_error(error: DarkroomError) -> JSONResponse:
     if isinstance(error, ScriptRefused):
         return refuse(error.http_status, error.code, str(error), errors=error.hint)
     if isinstance(error, UnknownUpscaler):
-        text = f"could not find upscaler named {error.value}"
+        text = f"could not find upscaler named {error.name}"
         return refuse(error.http_status, error.code, str(error), error="AssertionError", errors=text)
     if isinstance(error, Frozen):
         return refuse(error.http_status, error.code, str(error), error="AssertionError", errors=str(error))

@@ -71,12 +71,12 @@ async def extra_single_image(
 ) -> dict[str, Any] | Response:
     """Enlarge a picture, and restore the faces in it."""
     unable = _tell(wire, context, response)
+    plan = await _plan(wire, request, context)
     wire = await with_pictures(wire, context)
-    await _admit(request, context, [("image", wire.image)])
+    sources = [("image", wire.image)]
+    await _admit(request, context, sources, plan)
     try:
-        [(shown, data)] = await while_connected(
-            request, _work_on(wire, request, context, unable, [("image", wire.image)])
-        )
+        [(shown, data)] = await while_connected(request, _work_on(wire, request, context, unable, sources))
     except ClientGoneError:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     return {"html_info": shown, "image": data}
@@ -95,11 +95,12 @@ async def extra_batch_images(
     most = context.settings.max_images
     if len(wire.pictures) > most:
         raise LimitExceeded("imageList", f"{len(wire.pictures)} pictures", f"at most {most}")
+    plan = await _plan(wire, request, context) if wire.pictures else None  # A1111: nobody asks for an upscaler then
     wire = await with_pictures(wire, context)
     if not context.running():
         context.controls.begin()
     sources = [(f"imageList[{place}].data", entry.data) for place, entry in enumerate(wire.pictures)]
-    await _admit(request, context, sources)
+    await _admit(request, context, sources, plan)
     try:
         made = await while_connected(request, _work_on(wire, request, context, unable, sources))
     except ClientGoneError:
@@ -107,13 +108,27 @@ async def extra_batch_images(
     return {"html_info": made[-1][0] if made else "", "images": [data for _, data in made]}
 
 
-async def _admit(request: Request, context: Context, sources: list[tuple[str, str]]) -> None:
-    """The request is in order once its pictures can be read. Raises BadImage."""
+async def _plan(wire: Extras, request: Request, context: Context) -> Upscaling | None:
+    """How the pictures are to be enlarged, before any is fetched. Raises UnknownUpscaler, NotInstalled."""
+    options = options_of(request, context)
+    if UPSCALE not in order(options):
+        return None
+    find = partial(Workbench(context.engine).find, options)
+    return await to_thread.run_sync(make_plan, wire, find, limiter=context.workers)
+
+
+async def _admit(request: Request, context: Context, sources: list[tuple[str, str]], plan: Upscaling | None) -> None:
+    """The request is in order once its pictures can be read and enlarged. Raises BadRequest and its kinds."""
     if is_repeatable(request):
-        most = context.settings.max_image_pixels
         for name, data in sources:
-            await to_thread.run_sync(partial(decode_base64, data, field=name, max_pixels=most), limiter=context.workers)
+            await to_thread.run_sync(_check, context.settings, name, data, plan, limiter=context.workers)
     admit(request, context.options.snapshot())
+
+
+def _check(settings: Settings, name: str, data: str, plan: Upscaling | None) -> None:
+    picture = decode_base64(data, field=name, max_pixels=settings.max_image_pixels)
+    if plan is not None:
+        _check_size(plan, picture, settings)
 
 
 async def _work_on(

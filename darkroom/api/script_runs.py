@@ -366,8 +366,12 @@ def _make_answer(run: _Run, result: Result) -> ScriptAnswer:
 
 
 def _save(run: _Run, prepared: Prepared, shots: Sequence[Shot], result: Result) -> None:
-    """Write the pictures, and the first sheet as a grid."""
+    """Write the pictures, and the first sheet as a grid.
+
+    A1111: what a script puts together bears no text in an answer, but in its file the one that the answer has for it.
+    """
     sheets = {id(made.picture) for made in result.sheets}
+    shots = [replace(shot, text=shot.text or text) for shot, text in zip(shots, result.texts, strict=False)]
     grids = [shot for shot in shots if id(shot.picture) in sheets]
     cells = [shot for shot in shots if id(shot.picture) not in sheets]
     save_all(cells, next(iter(grids), None), prepared, run.context.settings)

@@ -72,12 +72,12 @@ class SmallNetworks:
         return [_adapter(file) for file in self._adapters]
 
     def find_adapter(self, name: str) -> AdapterInfo | None:
-        """The adapter of a name or alias; looks at the folders again for one that is not known."""
-        file = shelves.find_adapter(self._adapters, name)
-        if file is None or not Path(file.filename).is_file():
+        """The adapter of a name or alias; looks at the folders again for one that no file has, or one that is gone."""
+        known = shelves.bearing(self._adapters, name)
+        if not known or not all(Path(file.filename).is_file() for file in known):
             with self._lock:
                 self._adapters = shelves.adapters(self._settings.adapter_folders, hidden=self._hidden)
-            file = shelves.find_adapter(self._adapters, name)
+        file = shelves.find_adapter(self._adapters, name)
         return _adapter(file) if file else None
 
     def adapter_hash(self, name: str) -> str | None:

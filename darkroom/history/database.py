@@ -28,7 +28,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_S = 15
 """Seconds to wait for another writer."""
 
-_DAMAGE = ("malformed", "Could not decode", "not a database")
+_UNDECODABLE = "Could not decode"
+_DAMAGE = ("malformed", _UNDECODABLE, "not a database")
 """SQLite's words for a file that is not as it was written."""
 
 _UPGRADE_LOCK = 0x6461726B
@@ -236,6 +237,11 @@ def _reason(error: BaseException) -> str:
 def is_damage(error: Exception) -> bool:
     """Whether an error of the database says that something in it is not what was written there."""
     return any(sign in _reason(error) for sign in _DAMAGE)
+
+
+def is_undecodable(error: Exception) -> bool:
+    """Whether an error of the database is about a text in it that is none, and not about more."""
+    return _UNDECODABLE in _reason(error)
 
 
 def _shown(url: str) -> str:

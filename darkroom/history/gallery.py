@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from darkroom.history.database import Database
 from darkroom.history.ledger import Kept
-from darkroom.history.rows import Page, checked, page, read_all, spared
+from darkroom.history.rows import Page, checked, find_one, page, read_all, spared
 from darkroom.history.tables import Picture, Tag
 
 _COLUMNS: Final = tuple(name for name in Kept.__dataclass_fields__ if name != "tags")
@@ -56,10 +56,10 @@ class Gallery:
             return replace(found, rows=_with_tags(session, found.rows))
 
     def find(self, picture_id: str) -> Kept | None:
-        """A picture. Raises HistoryDamaged."""
+        """A picture. Raises RowDamaged."""
         with self._database.begin() as session:
-            found = session.get(Picture, picture_id)
-            return _with_tags(session, [_kept(found)])[0] if found else None
+            found = find_one(session, Picture, picture_id, _kept, name="picture")
+            return _with_tags(session, [found])[0] if found else None
 
     def of_job(self, job_id: str) -> list[Kept]:
         """The pictures of a job, in order; without those that cannot be read any more."""

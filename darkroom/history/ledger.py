@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from darkroom.errors import OverLimit
 from darkroom.history.audit import Entry, end_entries, row_of
 from darkroom.history.database import Database, HistoryDamaged
-from darkroom.history.rows import Page, checked, page, read_one
+from darkroom.history.rows import Page, checked, find_one, page, read_one
 from darkroom.history.tables import Answer, Charge, Job, Picture, Request, Tag, Turn, Webhook
 from darkroom.history.usage import lock_owner
 from darkroom.turns import Line, in_turn
@@ -372,10 +372,9 @@ class Ledger:
             return record_of(job)
 
     def find(self, job_id: str) -> Record | None:
-        """A job."""
+        """A job. Raises RowDamaged."""
         with self._database.begin() as session:
-            job = session.get(Job, job_id)
-            return record_of(job) if job else None
+            return find_one(session, Job, job_id, record_of, name="job")
 
     def find_by_key(self, owner: str, key: str) -> Record | None:
         """The job that an owner gave a key."""
@@ -417,16 +416,14 @@ class Ledger:
             return {row[0]: row[1] for row in session.execute(chosen)}
 
     def request_of(self, job_id: str) -> Asked | None:
-        """What a job was asked."""
+        """What a job was asked. Raises RowDamaged."""
         with self._database.begin() as session:
-            found = session.get(Request, job_id)
-            return _asked(found) if found else None
+            return find_one(session, Request, job_id, _asked, name="the request of job")
 
     def answer_of(self, job_id: str) -> Answered | None:
-        """What a job was answered."""
+        """What a job was answered. Raises RowDamaged."""
         with self._database.begin() as session:
-            found = session.get(Answer, job_id)
-            return Answered(status=found.status, body=found.body, headers=found.headers) if found else None
+            return find_one(session, Answer, job_id, _answered, name="the answer of job")
 
     def remove(self, job_id: str) -> list[str] | None:
         """Forget an ended job with its pictures; the keys of the files that may go now. None: no such job."""
@@ -523,6 +520,10 @@ def _asked_columns(asked: Asked) -> dict[str, Any]:
 def record_of(job: Job) -> Record:
     """A row as a value. Raises HistoryDamaged."""
     return checked(_RECORD, {name: getattr(job, name) for name in Record.__dataclass_fields__})
+
+
+def _answered(found: Answer) -> Answered:
+    return Answered(status=found.status, body=found.body, headers=found.headers)
 
 
 def _asked(found: Request) -> Asked:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from darkroom.errors import BadRequest
-from darkroom.history.database import HistoryDamaged, is_damage
+from darkroom.history.database import HistoryDamaged, is_damage, is_undecodable
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,16 @@ T = TypeVar("T")
 Row = TypeVar("Row")
 
 MOST_LISTED: Final = 500
+
+
+class RowDamaged(HistoryDamaged):
+    """A row that is not what was written there, in a database that is otherwise in order."""
+
+    http_status = 410
+    code = "damaged"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} cannot be read any more: the database of jobs is damaged there")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +103,20 @@ def read_one(session: Session, kind: type[Row], row_id: str, read: Callable[[Row
         return None if row is None else read(row)
 
     return spared(get, f"{getattr(kind, '__tablename__', '')} {row_id}")
+
+
+def find_one(session: Session, kind: type[Row], row_id: str, read: Callable[[Row], T], *, name: str) -> T | None:
+    """A row; None where there is none. Raises RowDamaged, with the `name` that people know it by, where it is not what
+    was written there, and the database's own error where more than that row is concerned.
+    """
+    try:
+        row = session.get(kind, row_id)
+        return None if row is None else read(row)
+    except _TROUBLE as error:
+        if isinstance(error, SQLAlchemyError) and not is_undecodable(error):
+            raise
+        log.error("%s %s: cannot be read any more", getattr(kind, "__tablename__", ""), row_id)
+        raise RowDamaged(f"{name} {row_id}") from None
 
 
 def spared(read: Callable[[], T], name: str) -> T | None:

@@ -13,7 +13,7 @@ from sqlalchemy import or_, select, update
 
 from darkroom.history.database import Database, HistoryDamaged
 from darkroom.history.ledger import FINAL, Record, record_of
-from darkroom.history.rows import read_one
+from darkroom.history.rows import read_all, read_one
 from darkroom.history.tables import Job, Webhook
 
 CallState = Literal["waiting", "delivered", "given_up", "unwanted"]
@@ -123,10 +123,10 @@ class Outbox:
             )
 
     def of_job(self, job_id: str) -> list[Call]:
-        """The calls of a job."""
+        """The calls of a job, without those that cannot be read any more."""
         with self._database.begin() as session:
-            found = session.scalars(select(Webhook).where(Webhook.job_id == job_id).order_by(Webhook.moment.desc()))
-            return [_call(webhook) for webhook in found]
+            ids = session.scalars(select(Webhook.id).where(Webhook.job_id == job_id).order_by(Webhook.moment.desc()))
+            return list(read_all(session, Webhook, ids, _call).values())
 
 
 def _begin(webhook: Webhook, job: Job, now: float) -> Due | None:

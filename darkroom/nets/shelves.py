@@ -99,6 +99,11 @@ def find_adapter(files: Sequence[SmallFile], name: str) -> SmallFile | None:
     return (by_name if name.lower() in forbidden else by_alias).get(name)
 
 
+def bearing(files: Sequence[SmallFile], name: str) -> list[SmallFile]:
+    """The adapters that have this name or alias; several where an alias means none of them for that very reason."""
+    return [file for file in files if name in (file.name, file.alias)]
+
+
 def _files(folders: Iterable[Path], suffixes: tuple[str, ...], *, hidden: bool) -> Iterator[Path]:
     for folder in folders:
         yield from walk(

@@ -8,10 +8,10 @@ from torch import Tensor
 from darkroom.nets.attention import quicken_transformers
 from darkroom.nets.convolutions import steady_convolutions
 from darkroom.nets.libraries import UNet2DConditionModel, Upsample2D
-from darkroom.nets.norms import quicken_group_norms
+from darkroom.nets.norms import join_activation, quicken_group_norms
 from darkroom.nets.packing import pack_layers, suits
 from darkroom.nets.residual import quicken_resnets
-from darkroom.nets.sharing import find_first, shared_beginning
+from darkroom.nets.shared_beginning import find_first, shared_beginning
 
 
 class _CroppedUpsample(Upsample2D):  # type: ignore[misc]  # diffusers has no types
@@ -33,6 +33,7 @@ def build_unet(sizes: dict[str, Any]) -> UNet2DConditionModel:
             for place, old in enumerate(block.upsamplers or ()):
                 block.upsamplers[place] = _CroppedUpsample(old.channels, use_conv=True, out_channels=old.out_channels)
         quicken_group_norms(unet)
+        join_activation(unet)
         steady_convolutions(unet)
         pack_layers(unet)
     quicken_resnets(unet)
@@ -51,8 +52,15 @@ def denoise(
     x, timesteps, context, labels = inputs(unet, x, timesteps, context, vector)
     first = find_first(x, timesteps) if labels is None and suits(x) else range(len(x))
     with shared_beginning(unet, first):
-        output: Tensor = unet(x, timesteps, encoder_hidden_states=context, class_labels=labels, return_dict=False)[0]
-    return output.float()
+        return apply(unet, x, timesteps, context, labels).float()
+
+
+def apply(
+    unet: UNet2DConditionModel, x: Tensor, timesteps: Tensor, context: Tensor, labels: Tensor | None = None
+) -> Tensor:
+    """One forward pass on what `inputs` made, in the network's format."""
+    output: Tensor = unet(x, timesteps, encoder_hidden_states=context, class_labels=labels, return_dict=False)[0]
+    return output
 
 
 def inputs(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -142,7 +142,7 @@ def _result(found: Mapping[Place, Outcome], sides: Sequence[_Side], arguments: A
     per_sheet = len(xs) * len(ys)
     parts = [pictures[start : start + per_sheet] for start in range(0, len(pictures), per_sheet)]
     sheets = [Made(picture=_sheet(part, sides, arguments, setting), text="", seed=cells[0].seed) for part in parts]
-    grid = Made(picture=_beside([sheet.picture for sheet in sheets], sides, arguments, setting), text="")
+    grid = replace(sheets[0], picture=_beside([sheet.picture for sheet in sheets], sides, arguments, setting))
     first = next(outcome for outcome in outcomes if outcome.made)
     notes: dict[str, object] = {"Script": SCRIPT.title}
     for side in sides:

@@ -62,6 +62,19 @@ def test_everybody_logs_in_and_sees_pictures_of_ones_own(visiting: Callable[...,
     assert anna.page.request.get(f"{guarded.url}{source}").status == 401
 
 
+@pytest.mark.parametrize("control", ["#txt2img-edit-styles", "[data-act=request]"])
+def test_whoever_is_no_longer_logged_in_is_led_to_the_login_page(
+    visiting: Callable[..., Visit], guarded: Server, control: str
+) -> None:
+    visit = log_in(visiting(guarded), "anna", "one two three")
+    visit.find("#txt2img-generate").wait_for()
+    visit.made(prompt="a red apple", seed=1, **SMALL)
+    visit.forgive("401")
+    visit.page.context.clear_cookies()
+    visit.find(control).first.click()
+    expect(visit.page.get_by_label("Password")).to_be_visible()
+
+
 def test_checkpoints_are_merged_and_listed_at_once(visiting: Callable[..., Visit], guarded: Server) -> None:
     visit = log_in(visiting(guarded), "anna", "one two three")
     visit.find("#txt2img-generate").wait_for()
@@ -103,6 +116,7 @@ def test_a_setting_that_cannot_be_so_is_told_beside_it(visit: Visit, server: Ser
     visit.forgive("/sdapi/v1/options")
     visit.open("settings")
     visit.find("#settings-search").fill("jpeg_quality")
+    expect(visit.find("#settings-title")).to_have_text("1 setting")  # the list is drawn anew once one has typed
     box = visit.find("#settings-jpeg_quality")
     box.fill("5000")
     visit.find("#settings-apply").click()

@@ -164,6 +164,13 @@ def test_the_pages_speak_chinese_to_whoever_asks_for_it(visit: Visit) -> None:
     expect(visit.find("#txt2img-generate")).to_have_text("生成")
 
 
+def test_a_refusal_is_told_in_the_reader_s_language(visit: Visit) -> None:
+    visit.forgive("/prompt/tokens")  # they are not counted either
+    visit.open(query="?lang=zh").put("txt2img", prompt="x" * 20_001)
+    visit.find("#txt2img-generate").click()
+    expect(visit.find(".dk-error")).to_contain_text("最多 20000")
+
+
 def test_light_and_dark_are_a_choice_that_is_kept(visit: Visit) -> None:
     visit.open()
     expect(visit.find("html")).to_have_attribute("data-theme", "dark")

@@ -164,7 +164,8 @@ def test_a_row_that_is_damaged_costs_no_other(tmp_path: Path) -> None:
         assert [job["id"] for job in server.get("/jobs")["jobs"]] == [ids[2], ids[1]]
         assert [image["job_id"] for image in server.get("/images")["images"]] == [ids[2], ids[0]]
         damaged = server.client.get(f"/jobs/{ids[0]}")
-        assert (damaged.status_code, damaged.json()["code"]) == (503, "history_unavailable")
+        assert (damaged.status_code, damaged.json()["code"]) == (410, "damaged")
+        assert ids[0] in damaged.json()["detail"]
         assert server.get(f"/jobs/{ids[1]}")["images"] == []
         assert wait_until_done(server, promise(server, SMALL).json()["id"])["state"] == "done"
 

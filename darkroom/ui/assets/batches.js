@@ -1,6 +1,7 @@
 // What the last batch of a page began with and which jobs came of it, and all of its pictures as one file.
 import { archive } from "./archive.js";
-import { ask, base, say } from "./setup.js";
+import { api } from "./page.js";
+import { base, say } from "./setup.js";
 
 const names = new Map();
 const jobs = new Map();
@@ -19,7 +20,7 @@ export function begun(page, ids) {
 export async function batchArchive(page) {
   const files = [];
   for (const [place, id] of (jobs.get(page) ?? []).entries()) {
-    const { images } = await ask(`/jobs/${id}`);
+    const { images } = await api(`/jobs/${id}`);
     for (const [number, image] of images.entries()) {
       const bytes = new Uint8Array(await (await fetch(base + image.url)).arrayBuffer());
       files.push({ name: nameOf(names.get(page)[place], place, number, image), bytes });

@@ -3,11 +3,11 @@
 // A card follows its job by itself: over a stream of events where one is free, else by asking now and then. Browsers
 // keep few connections to a server for all their tabs, and every stream holds one.
 import { merged } from "./merged.js";
-import { button, copyable, download, fileName } from "./page.js";
+import { api, button, copyable, download, fileName, h } from "./page.js";
 import { details } from "./picture.js";
 import { showCounters } from "./prompt.js";
 import { send, targets } from "./sending.js";
-import { ask, base, element, say } from "./setup.js";
+import { base, say } from "./setup.js";
 import { showRequest } from "./show_request.js";
 import { withStream } from "./streams.js";
 
@@ -26,10 +26,10 @@ export async function results(box) {
   rest(box);
   requestAnimationFrame(() => showCounters(box.dataset.page)); // the list is loaded before it is on the page
   try {
-    const found = await ask(`/jobs?kind=${box.dataset.kind}&state=queued&state=running&limit=20`);
+    const found = await api(`/jobs?kind=${box.dataset.kind}&state=queued&state=running&limit=20`);
     for (const job of found.jobs.reverse()) add(box.dataset.page, job, null);
   } catch (error) {
-    box.prepend(element("p", { class: "dk-error", role: "alert", "data-page": box.dataset.page }, error.message));
+    box.prepend(h("p", { class: "dk-error", role: "alert", "data-page": box.dataset.page }, error.message));
   }
 }
 
@@ -64,26 +64,26 @@ function rest(box) {
   if (!box) return;
   const words = box.querySelector(".dk-empty");
   if (box.querySelector(".dk-card")) words?.remove();
-  else if (!words) box.append(element("p", { class: "dk-empty" }, emptyWords(box)));
+  else if (!words) box.append(h("p", { class: "dk-empty" }, emptyWords(box)));
 }
 
 class Card {
   constructor(page, job, asked) {
     Object.assign(this, { page, job, asked });
-    this.state = element("span", { class: "dk-state" });
-    this.time = element("span", { class: "dk-time" });
-    this.controls = element("span", { class: "dk-card-controls" });
-    this.bar = element("div", { class: "dk-bar" });
-    this.progress = element(
+    this.state = h("span", { class: "dk-state" });
+    this.time = h("span", { class: "dk-time" });
+    this.controls = h("span", { class: "dk-card-controls" });
+    this.bar = h("div", { class: "dk-bar" });
+    this.progress = h(
       "div", { class: "dk-progress", role: "progressbar", "aria-label": say("Progress"), "aria-valuemin": 0, "aria-valuemax": 100 },
       this.bar,
     );
-    this.stage = element("div", { class: "dk-stage" });
-    this.below = element("div", { class: "dk-below" });
-    this.announced = element("p", { class: "dk-unseen", role: "status" });
-    this.node = element(
+    this.stage = h("div", { class: "dk-stage" });
+    this.below = h("div", { class: "dk-below" });
+    this.announced = h("p", { class: "dk-unseen", role: "status" });
+    this.node = h(
       "article", { class: "dk-card", id: `job-${job.id}`, "aria-label": say("Job {id}", { id: job.id.slice(0, 8) }) },
-      element("header", { class: "dk-card-head" }, this.state, this.time, this.controls),
+      h("header", { class: "dk-card-head" }, this.state, this.time, this.controls),
       this.progress, this.stage, this.below, this.announced,
     );
     this.draw();
@@ -117,7 +117,7 @@ class Card {
   async stop(how) {
     const path = `/jobs/${this.job.id}`;
     try {
-      await (how === "cancel" ? ask(path, { method: "DELETE" }) : ask(`${path}/${how}`, { method: "POST" }));
+      await (how === "cancel" ? api(path, { method: "DELETE" }) : api(`${path}/${how}`, { method: "POST" }));
     } catch (error) {
       this.time.textContent = error.message;
     }
@@ -142,10 +142,10 @@ class Card {
 
   async look() {
     try {
-      this.job = await ask(`/jobs/${this.job.id}`);
+      this.job = await api(`/jobs/${this.job.id}`);
       this.draw();
-    } catch {
-      this.time.textContent = say("The server cannot be reached.");
+    } catch (error) {
+      this.time.textContent = error.message;
     }
     if (!FINAL.has(this.job.state)) await new Promise((resolve) => setTimeout(resolve, ASK_MS));
   }
@@ -187,7 +187,7 @@ class Card {
   preview(image) {
     let shown = this.stage.querySelector("img.dk-live");
     if (!shown) {
-      shown = element("img", { class: "dk-live", alt: say("Live preview") });
+      shown = h("img", { class: "dk-live", alt: say("Live preview") });
       this.stage.replaceChildren(shown);
     }
     shown.src = image;
@@ -198,14 +198,14 @@ class Card {
     const { job } = this;
     this.draw();
     this.announced.textContent = stateOf(job);
-    if (job.error) this.below.append(element("p", { class: "dk-error", role: "alert" }, job.error.detail));
+    if (job.error) this.below.append(h("p", { class: "dk-error", role: "alert" }, job.error.detail));
     if (job.images?.length) {
       this.show(0);
       document.dispatchEvent(new CustomEvent("darkroom:made"));
     } else {
       this.stage.replaceChildren();
       if (job.kind === "merge" && job.state === "done") this.below.append(merged(job));
-      this.below.append(element("div", { class: "dk-card-tools" }, this.requestButton()));
+      this.below.append(h("div", { class: "dk-card-tools" }, this.requestButton()));
     }
   }
 
@@ -213,11 +213,11 @@ class Card {
     const { images } = this.job;
     const image = images[place];
     this.node.dataset.infotext = image.infotext;
-    const picture = element("img", {
+    const picture = h("img", {
       src: base + image.url, alt: image.infotext.split("\n")[0].slice(0, 300) || say("Picture"),
       width: image.width, height: image.height, decoding: "async",
     });
-    const open = element(
+    const open = h(
       "button", { type: "button", class: "dk-picture", "aria-label": say("Show the picture in full"), onclick: () => this.open(place) },
       picture,
     );
@@ -227,7 +227,7 @@ class Card {
 
   strip(place) {
     const thumbs = this.job.images.map((image, index) =>
-      element(
+      h(
         "button", {
           type: "button", class: "dk-thumb", "aria-pressed": String(index === place),
           "aria-label": say("Picture {n} of {count}", { n: index + 1, count: this.job.images.length }),
@@ -236,18 +236,18 @@ class Card {
             this.stage.querySelectorAll(".dk-thumb")[index].focus();
           },
         },
-        element("img", { src: base + image.thumbnail, alt: "", loading: "lazy" }),
+        h("img", { src: base + image.thumbnail, alt: "", loading: "lazy" }),
       ));
-    return element("div", { class: "dk-strip", role: "group", "aria-label": say("Pictures") }, ...thumbs);
+    return h("div", { class: "dk-strip", role: "group", "aria-label": say("Pictures") }, ...thumbs);
   }
 
   tools(image) {
     const labels = new Map(targets().map(({ name, label }) => [name, label]));
     const ways = WAYS.filter((name) => labels.has(name)).map((name) =>
       button(say(labels.get(name)), () => send(image, name), { class: "dr-small", "data-send": name }));
-    return element(
+    return h(
       "div", { class: "dk-card-tools" },
-      element("span", { class: "dr-label" }, say("Send to")), ...ways,
+      h("span", { class: "dr-label" }, say("Send to")), ...ways,
       button(say("Download"), () => download(base + image.url, fileName(image)), { class: "dr-small" }),
       this.requestButton(),
     );

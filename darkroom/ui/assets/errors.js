@@ -1,5 +1,6 @@
 // What the API refused, in words, beside the control that it is about.
-import { element, say } from "./setup.js";
+import { h } from "./page.js";
+import { inWords } from "./refusals.js";
 
 /** Show errors of a page: [{field, text}]; one about no field of the page stands beside its results. */
 export function showErrors(page, errors) {
@@ -7,9 +8,9 @@ export function showErrors(page, errors) {
   let first = null;
   for (const { field, text } of errors) {
     const control = field ? controlOf(page, field) : null;
-    const words = field && !control ? `${field}: ${text}` : text;
+    const words = field && !control ? `${field}: ${inWords(text)}` : inWords(text);
     const id = `${page}-error-${field || "page"}`;
-    const note = element("p", { class: "dk-error", id, role: "alert", "data-page": page }, say(words));
+    const note = h("p", { class: "dk-error", id, role: "alert", "data-page": page }, words);
     if (control) {
       control.append(note);
       for (const input of control.querySelectorAll("input, textarea")) {

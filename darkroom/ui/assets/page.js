@@ -1,7 +1,8 @@
-// What the pages of lists share: the server's address, the API, words, elements. Knows no page.
+// What the scripts of the pages share: the server's address, the API, words, elements. Knows no page.
 //
 // Whatever comes from people or files is put into the page as text, never as HTML.
 
+import { inWords } from "./refusals.js";
 import { base, language, say as t } from "./setup.js";
 
 export { t };
@@ -62,7 +63,7 @@ async function refusal(answer) {
   const detail = found.detail || found.errors || found.error || answer.statusText;
   const words = Array.isArray(detail)
     ? detail.map((entry) => `${entry.loc?.at(-1) ?? ""}: ${entry.msg}`).join("; ")
-    : String(detail);
+    : inWords(String(detail));
   const message = answer.status === 403 ? t("You may not do this: {reason}", { reason: words }) : words;
   return new Refused(answer.status, found.code ?? "", message);
 }

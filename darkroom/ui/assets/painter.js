@@ -4,7 +4,8 @@
 // Shows a board of boards.js and changes it; keeps nothing itself but the brush and the view.
 
 import { board } from "./boards.js";
-import { element, say } from "./setup.js";
+import { h } from "./page.js";
+import { say } from "./setup.js";
 
 const LARGEST_BRUSH = 0.5;
 
@@ -73,16 +74,16 @@ class Picture extends HTMLElement {
   #build() {
     const label = this.getAttribute("label") || say("Picture");
     const hint = say("Drop a picture here, paste one, or choose a file");
-    const zone = element(
+    const zone = h(
       "button",
       { type: "button", class: "dk-picture-zone" },
-      element("strong", {}, label),
-      element("span", {}, hint),
+      h("strong", {}, label),
+      h("span", {}, hint),
     );
-    const input = element("input", { type: "file", accept: "image/*", hidden: true, "aria-label": label });
-    const canvas = element("canvas", this.paints ? {} : { role: "img", "aria-label": label });
-    const stage = element("div", { class: "dk-picture-stage" }, canvas);
-    const status = element("p", { class: "dk-picture-status", role: "status" });
+    const input = h("input", { type: "file", accept: "image/*", hidden: true, "aria-label": label });
+    const canvas = h("canvas", this.paints ? {} : { role: "img", "aria-label": label });
+    const stage = h("div", { class: "dk-picture-stage" }, canvas);
+    const status = h("p", { class: "dk-picture-status", role: "status" });
     Object.assign(this.#parts, { zone, input, stage, canvas, status, tools: this.#tools(label) });
     const blank = this.#blankButton();
     this.#parts.blank = blank;
@@ -107,7 +108,7 @@ class Picture extends HTMLElement {
   }
 
   #tools(label) {
-    const tools = element("div", { class: "dk-picture-tools", role: "toolbar", "aria-label": label });
+    const tools = h("div", { class: "dk-picture-tools", role: "toolbar", "aria-label": label });
     if (this.paints) tools.append(...this.#brushTools());
     tools.append(
       this.#button(say("Another picture"), "choose", () => this.#parts.input.click()),
@@ -117,7 +118,7 @@ class Picture extends HTMLElement {
   }
 
   #brushTools() {
-    const size = element("input", { type: "range", min: 1, max: 100, value: 24 });
+    const size = h("input", { type: "range", min: 1, max: 100, value: 24 });
     size.addEventListener("input", () => this.#setSize(size.value / 100));
     const eraser = this.#button(say("Eraser"), "eraser", () => this.#setEraser(!this.#brush.erases));
     eraser.setAttribute("aria-pressed", "false");
@@ -138,7 +139,7 @@ class Picture extends HTMLElement {
 
   #colourButton() {
     this.#brush.colour = "#d13232";
-    const colour = element("input", { type: "color", value: this.#brush.colour, "aria-label": say("Brush colour") });
+    const colour = h("input", { type: "color", value: this.#brush.colour, "aria-label": say("Brush colour") });
     colour.addEventListener("input", () => {
       this.#brush.colour = colour.value;
       this.#setEraser(false);
@@ -153,13 +154,13 @@ class Picture extends HTMLElement {
   }
 
   #transparencySlider() {
-    const slider = element("input", { type: "range", min: 0, max: 100, value: 0 });
+    const slider = h("input", { type: "range", min: 0, max: 100, value: 0 });
     slider.addEventListener("input", () => (this.transparency = slider.value / 100));
     return labelled(say("Mask transparency"), slider);
   }
 
   #button(text, tool, act) {
-    return element("button", { type: "button", class: "dk-small-button", "data-tool": tool, onclick: act }, text);
+    return h("button", { type: "button", class: "dk-small-button", "data-tool": tool, onclick: act }, text);
   }
 
   async #takeTransfer(transfer) {
@@ -373,7 +374,7 @@ class Picture extends HTMLElement {
 }
 
 function labelled(text, control) {
-  return element("label", { class: "dk-picture-slider" }, element("span", {}, text), control);
+  return h("label", { class: "dk-picture-slider" }, h("span", {}, text), control);
 }
 
 function isOwn(address) {

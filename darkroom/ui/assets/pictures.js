@@ -1,24 +1,24 @@
 // <darkroom-pictures data-page="img2img" data-part="batch" label="…">: several pictures, one after another.
 import { batchArchive, beginBatch } from "./batches.js";
 import { MAX_FILE_BYTES, base64 } from "./boards.js";
-import { download } from "./page.js";
-import { element, say } from "./setup.js";
+import { download, h } from "./page.js";
+import { say } from "./setup.js";
 
 const shelves = new Map();
 
 class Pictures extends HTMLElement {
-  #list = element("ul", { class: "dk-pictures" });
-  #status = element("p", { class: "dk-picture-status", role: "status" });
+  #list = h("ul", { class: "dk-pictures" });
+  #status = h("p", { class: "dk-picture-status", role: "status" });
 
   connectedCallback() {
     if (!this.isConnected || this.childElementCount) return;
     const label = this.getAttribute("label") || say("Pictures");
-    const input = element("input", { type: "file", accept: "image/*", multiple: true, hidden: true, "aria-label": label });
-    const zone = element(
+    const input = h("input", { type: "file", accept: "image/*", multiple: true, hidden: true, "aria-label": label });
+    const zone = h(
       "button",
       { type: "button", class: "dk-picture-zone", onclick: () => input.click() },
-      element("strong", {}, label),
-      element("span", {}, say("Drop pictures here, or choose files")),
+      h("strong", {}, label),
+      h("span", {}, say("Drop pictures here, or choose files")),
     );
     input.addEventListener("change", () => {
       this.add([...input.files]);
@@ -29,7 +29,7 @@ class Pictures extends HTMLElement {
       event.preventDefault();
       this.add([...event.dataTransfer.files]);
     });
-    const keep = element(
+    const keep = h(
       "button",
       { type: "button", class: "dk-small-button", "data-tool": "archive", onclick: () => this.#download() },
       say("Download what came of them (ZIP)"),
@@ -63,7 +63,7 @@ class Pictures extends HTMLElement {
 
   #entry(file, place) {
     const address = URL.createObjectURL(file);
-    const image = element("img", { src: address, alt: "", loading: "lazy" });
+    const image = h("img", { src: address, alt: "", loading: "lazy" });
     image.addEventListener("load", () => URL.revokeObjectURL(address));
     const drop = () => {
       this.#files.splice(place, 1);
@@ -71,8 +71,8 @@ class Pictures extends HTMLElement {
       this.querySelector(".dk-picture-zone").focus();
     };
     const label = say("Remove {name}", { name: file.name });
-    const remove = element("button", { type: "button", class: "dk-small-button", "aria-label": label, onclick: drop }, "×");
-    return element("li", {}, image, element("span", {}, file.name), remove);
+    const remove = h("button", { type: "button", class: "dk-small-button", "aria-label": label, onclick: drop }, "×");
+    return h("li", {}, image, h("span", {}, file.name), remove);
   }
 
   async #download() {

@@ -1,21 +1,22 @@
 // <darkroom-png-info>: a picture's generation text, what it says entry by entry, the file's other notes, and the pages
 // that the picture can be sent to.
 import { base64, board } from "./boards.js";
+import { api, h } from "./page.js";
 import "./painter.js";
 import { send, targets } from "./sending.js";
-import { ask, element, say } from "./setup.js";
+import { say } from "./setup.js";
 
 const BOARD = "png_info";
 const PROMPTS = new Set(["Prompt", "Negative prompt", "Styles array"]);
 
 class PngInfo extends HTMLElement {
-  #found = element("div", { class: "dk-png-info-found", "aria-live": "polite" });
+  #found = h("div", { class: "dk-png-info-found", "aria-live": "polite" });
   #reading = 0;
 
   connectedCallback() {
     if (!this.childElementCount) {
-      const picture = element("darkroom-picture", { board: BOARD, label: say("Picture"), id: "png_info-picture" });
-      this.append(element("div", { class: "dk-png-info" }, picture, this.#found));
+      const picture = h("darkroom-picture", { board: BOARD, label: say("Picture"), id: "png_info-picture" });
+      this.append(h("div", { class: "dk-png-info" }, picture, this.#found));
     }
     board(BOARD).addEventListener("change", this.#read);
     this.#read();
@@ -28,12 +29,12 @@ class PngInfo extends HTMLElement {
   #read = async () => {
     const { file } = board(BOARD);
     const turn = ++this.#reading;
-    if (!file) return this.#found.replaceChildren(element("p", { class: "dk-quiet" }, say("No picture yet.")));
+    if (!file) return this.#found.replaceChildren(h("p", { class: "dk-quiet" }, say("No picture yet.")));
     try {
-      const told = await ask("/sdapi/v1/png-info", { method: "POST", body: { image: await base64(file) } });
+      const told = await api("/sdapi/v1/png-info", { method: "POST", json: { image: await base64(file) } });
       if (turn === this.#reading) this.#show(told);
     } catch (error) {
-      if (turn === this.#reading) this.#found.replaceChildren(element("p", { class: "dk-error", role: "alert" }, error.message));
+      if (turn === this.#reading) this.#found.replaceChildren(h("p", { class: "dk-error", role: "alert" }, error.message));
     }
   };
 
@@ -43,7 +44,7 @@ class PngInfo extends HTMLElement {
     this.#found.replaceChildren(
       this.#sending(text),
       heading("Generation text"),
-      ...(info ? [] : [element("p", { id: "png_info-none" }, say("This file says nothing of how the picture was made."))]),
+      ...(info ? [] : [h("p", { id: "png_info-none" }, say("This file says nothing of how the picture was made."))]),
       ...(text ? [told(text)] : []),
       ...(info ? this.#parameters(info, Object.entries(parameters)) : []),
       ...(notes.length ? [heading("Other notes of the file"), table("png_info-items", notes)] : []),
@@ -57,7 +58,7 @@ class PngInfo extends HTMLElement {
     return [
       heading("Parameters"),
       table("png_info-parameters", entries.filter(isSaid)),
-      element("details", {}, element("summary", {}, say("What the text leaves open")), table("png_info-defaults", left)),
+      h("details", {}, h("summary", {}, say("What the text leaves open")), table("png_info-defaults", left)),
     ];
   }
 
@@ -69,25 +70,25 @@ class PngInfo extends HTMLElement {
         const act = () => send({ blob: file, infotext, name }, way.name);
         const id = `png_info-send-${way.name}`;
         const text = say("Send to {page}", { page: say(way.label) });
-        return element("button", { type: "button", class: "dk-small-button", id, onclick: act }, text);
+        return h("button", { type: "button", class: "dk-small-button", id, onclick: act }, text);
       });
-    return element("div", { class: "dk-script-tools" }, ...buttons);
+    return h("div", { class: "dk-script-tools" }, ...buttons);
   }
 }
 
 function told(text) {
-  return element("pre", { id: "png_info-text", tabindex: 0, role: "region", "aria-label": say("Generation text") }, text);
+  return h("pre", { id: "png_info-text", tabindex: 0, role: "region", "aria-label": say("Generation text") }, text);
 }
 
 function heading(text) {
-  return element("h3", {}, say(text));
+  return h("h3", {}, say(text));
 }
 
 function table(id, rows) {
   const lines = rows.map(([name, value]) =>
-    element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, written(value))),
+    h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, written(value))),
   );
-  return element("table", { id }, element("tbody", {}, ...lines));
+  return h("table", { id }, h("tbody", {}, ...lines));
 }
 
 function written(value) {

@@ -1,6 +1,7 @@
 // Prompts: keys that begin and that weigh words, their length, and parameters read from texts and pictures.
 import { post } from "./mailbox.js";
-import { ask, element, say } from "./setup.js";
+import { api, h } from "./page.js";
+import { say } from "./setup.js";
 
 /** What the options say of editing with keys; A1111's values until they are known. */
 const keys = { attention: 0.1, extra: 0.05, delimiters: ".,\\/!?%^*;:{}=`~() ", move: true, counters: true };
@@ -10,7 +11,7 @@ async function learn() {
   if (known) return;
   known = true;
   try {
-    const options = await ask("/sdapi/v1/options");
+    const options = await api("/sdapi/v1/options");
     keys.attention = options.keyedit_precision_attention ?? keys.attention;
     keys.extra = options.keyedit_precision_extra ?? keys.extra;
     keys.delimiters = options.keyedit_delimiters ?? keys.delimiters;
@@ -149,10 +150,10 @@ export function countTokens(page, values) {
 async function count(page, [prompt, negative_prompt, styles, steps]) {
   await learn();
   if (!keys.counters) return;
-  const body = { prompt: prompt ?? "", negative_prompt: negative_prompt ?? "", styles: styles ?? [], steps: steps ?? 20 };
+  const json = { prompt: prompt ?? "", negative_prompt: negative_prompt ?? "", styles: styles ?? [], steps: steps ?? 20 };
   let found;
   try {
-    found = await ask("/prompt/tokens", { method: "POST", body });
+    found = await api("/prompt/tokens", { method: "POST", json });
   } catch {
     return; // a prompt that is too long is told of when it is drawn
   }
@@ -164,7 +165,7 @@ function show(id, { tokens, limit }) {
   if (!control) return;
   let counter = document.getElementById(`${id}-tokens`);
   if (!counter) {
-    counter = element("span", { class: "dk-tokens", id: `${id}-tokens` });
+    counter = h("span", { class: "dk-tokens", id: `${id}-tokens` });
     control.append(counter);
   }
   counter.textContent = `${tokens}/${limit}`;
@@ -190,7 +191,7 @@ async function newest() {
   const shown = document.querySelector("#tabs .dk-card[data-infotext]");
   if (shown) return { infotext: shown.dataset.infotext };
   try {
-    return (await ask("/images?limit=1")).images[0];
+    return (await api("/images?limit=1")).images[0];
   } catch {
     return null;
   }

@@ -1,7 +1,7 @@
 // What the values of an axis of an X/Y/Z plot can be picked from, as the API lists it.
-import { ask } from "./setup.js";
+import { api } from "./page.js";
 
-const names = (path, key) => async () => (await ask(`/sdapi/v1/${path}`)).map((one) => one[key]);
+const names = (path, key) => async () => (await api(`/sdapi/v1/${path}`)).map((one) => one[key]);
 const fixed = (...values) => async () => values;
 const after = (first, rest) => async () => [...first, ...(await rest())];
 

@@ -3,8 +3,9 @@
 //
 // What was set is kept per page, whether the element is on show or not.
 import { gathers } from "./gathering.js";
+import { api, h } from "./page.js";
 import { choicesOf } from "./script_choices.js";
-import { ask, element, say } from "./setup.js";
+import { say } from "./setup.js";
 
 const NONE = "";
 const TITLES = {
@@ -27,7 +28,7 @@ class State {
   }
 
   async scripts() {
-    this.#info ??= ask("/sdapi/v1/script-info").catch((error) => {
+    this.#info ??= api("/sdapi/v1/script-info").catch((error) => {
       this.forget();
       throw error;
     });
@@ -84,7 +85,7 @@ export async function setScripts(page, request) {
 }
 
 class Scripts extends HTMLElement {
-  #panel = element("div", { class: "dk-script" });
+  #panel = h("div", { class: "dk-script" });
 
   connectedCallback() {
     if (!this.childElementCount) this.show();
@@ -99,12 +100,12 @@ class Scripts extends HTMLElement {
     try {
       scripts = await this.#state.scripts();
     } catch (error) {
-      this.replaceChildren(element("p", { class: "dk-error", role: "alert" }, error.message));
+      this.replaceChildren(h("p", { class: "dk-error", role: "alert" }, error.message));
       return;
     }
     const shown = scripts.filter((one) => one.is_alwayson && one.args.length && !ELSEWHERE.has(one.name));
     const alwaysOn = shown.map((one) =>
-      element("details", { class: "dk-script-part" }, element("summary", {}, say(titleOf(one))), this.#panelOf(one)),
+      h("details", { class: "dk-script-part" }, h("summary", {}, say(titleOf(one))), this.#panelOf(one)),
     );
     this.replaceChildren(...alwaysOn, this.#picker(scripts), this.#panel);
     this.#showChosen(scripts);
@@ -113,7 +114,7 @@ class Scripts extends HTMLElement {
   #picker(scripts) {
     const id = `${this.dataset.page}-script_name`;
     const entries = scripts.filter((one) => !one.is_alwayson).map((one) => option(one.name, say(titleOf(one))));
-    const select = element("select", { id: `${id}-choice` }, option(NONE, say("None")), ...entries);
+    const select = h("select", { id: `${id}-choice` }, option(NONE, say("None")), ...entries);
     select.value = this.#state.chosen;
     select.addEventListener("change", () => {
       this.#state.chosen = select.value;
@@ -130,13 +131,13 @@ class Scripts extends HTMLElement {
   #panelOf(script) {
     const values = this.#state.values(script);
     const controls = script.args.map((arg, place) => this.#control(script, arg, place, values));
-    return element("div", { class: "dk-script-panel" }, ...controls);
+    return h("div", { class: "dk-script-panel" }, ...controls);
   }
 
   #control(script, arg, place, values) {
     const id = this.#id(script, place);
     const set = (value) => (values[place] = value);
-    if (!arg.label) return element("p", { class: "dk-script-note" }, say(String(arg.value)));
+    if (!arg.label) return h("p", { class: "dk-script-note" }, say(String(arg.value)));
     const label = say(arg.label.replaceAll("`", ""));
     if (Array.isArray(arg.value)) return several(id, label, arg.choices, values[place], set);
     if (arg.choices) return chosen(id, label, arg.choices, values[place], set);
@@ -153,7 +154,7 @@ class Scripts extends HTMLElement {
   /** X/Y/Z plot: three axes, whose values are picked where there is something to pick from. */
   #plot(script) {
     const values = this.#state.values(script);
-    const box = element("div", { class: "dk-script-panel" });
+    const box = h("div", { class: "dk-script-panel" });
     const draw = () => {
       const axes = [0, 3, 6].map((place) => this.#axis(script, place, values, draw));
       const rest = script.args.slice(9).map((arg, after) => {
@@ -169,7 +170,7 @@ class Scripts extends HTMLElement {
           draw();
         }),
       );
-      box.replaceChildren(...axes, element("div", { class: "dk-script-tools" }, ...swaps), ...rest);
+      box.replaceChildren(...axes, h("div", { class: "dk-script-tools" }, ...swaps), ...rest);
     };
     draw();
     return box;
@@ -182,7 +183,7 @@ class Scripts extends HTMLElement {
       values[place + 2] = null;
       draw();
     });
-    const row = element("div", { class: "dk-script-axis" }, kind);
+    const row = h("div", { class: "dk-script-axis" }, kind);
     if (values[place] === "Nothing") return row;
     const id = this.#id(script, place + 1);
     const written = () => lines(id, say(text.label), values[place + 1], (value) => (values[place + 1] = value));
@@ -191,7 +192,7 @@ class Scripts extends HTMLElement {
       else values[place + 2] = [...known];
       draw();
     };
-    const slot = element("div", { class: "dk-script-axis-values" });
+    const slot = h("div", { class: "dk-script-axis-values" });
     row.append(slot);
     choicesOf(values[place]).then(
       (known) => {
@@ -203,7 +204,7 @@ class Scripts extends HTMLElement {
           slot.append(picked, tool(say("Fill"), () => fill(known)));
         }
       },
-      (error) => slot.append(written(), element("p", { class: "dk-error" }, error.message)),
+      (error) => slot.append(written(), h("p", { class: "dk-error" }, error.message)),
     );
     return row;
   }
@@ -222,19 +223,19 @@ function quoted(text) {
 }
 
 function option(value, text) {
-  return element("option", { value }, text);
+  return h("option", { value }, text);
 }
 
 function tool(text, act) {
-  return element("button", { type: "button", class: "dk-small-button", onclick: act }, text);
+  return h("button", { type: "button", class: "dk-small-button", onclick: act }, text);
 }
 
 function field(id, label, control, ...more) {
-  return element("div", { class: "dk-script-field", id }, element("label", { for: control.id }, label), control, ...more);
+  return h("div", { class: "dk-script-field", id }, h("label", { for: control.id }, label), control, ...more);
 }
 
 function chosen(id, label, choices, value, set) {
-  const select = element("select", { id: `${id}-choice` }, ...choices.map((one) => option(one, say(one))));
+  const select = h("select", { id: `${id}-choice` }, ...choices.map((one) => option(one, say(one))));
   select.value = value;
   if (select.selectedIndex < 0 && choices.length) {
     select.selectedIndex = 0;
@@ -245,18 +246,18 @@ function chosen(id, label, choices, value, set) {
 }
 
 function toggle(id, label, value, set) {
-  const box = element("input", { type: "checkbox", id: `${id}-switch` });
+  const box = h("input", { type: "checkbox", id: `${id}-switch` });
   box.checked = value;
   box.addEventListener("change", () => set(box.checked));
-  return element("div", { class: "dk-script-field dk-script-switch", id }, box, element("label", { for: box.id }, label));
+  return h("div", { class: "dk-script-field dk-script-switch", id }, box, h("label", { for: box.id }, label));
 }
 
 function number(id, label, { minimum, maximum, step }, value, set) {
   const given = { min: minimum, max: maximum, step: step ?? "any" };
-  const exact = element("input", { type: "number", id: `${id}-number`, ...given, step: "any" });
+  const exact = h("input", { type: "number", id: `${id}-number`, ...given, step: "any" });
   exact.value = value;
   const ranged = minimum !== null && maximum !== null;
-  const slider = ranged ? element("input", { type: "range", "aria-label": label, ...given }) : null;
+  const slider = ranged ? h("input", { type: "range", "aria-label": label, ...given }) : null;
   if (slider) slider.value = value;
   const take = (from, to) => () => {
     if (from.value === "" || !from.checkValidity()) return;
@@ -269,11 +270,11 @@ function number(id, label, { minimum, maximum, step }, value, set) {
 }
 
 function lines(id, label, value, set, fromFile = false) {
-  const text = element("textarea", { id: `${id}-text`, rows: fromFile ? 6 : 2 });
+  const text = h("textarea", { id: `${id}-text`, rows: fromFile ? 6 : 2 });
   text.value = value ?? "";
   text.addEventListener("input", () => set(text.value));
   if (!fromFile) return field(id, label, text);
-  const input = element("input", { type: "file", accept: ".txt,text/plain", hidden: true, "aria-label": label });
+  const input = h("input", { type: "file", accept: ".txt,text/plain", hidden: true, "aria-label": label });
   input.addEventListener("change", async () => {
     text.value = (await input.files[0]?.text()) ?? text.value;
     set(text.value);
@@ -283,17 +284,17 @@ function lines(id, label, value, set, fromFile = false) {
 
 function several(id, label, choices, value, set) {
   const boxes = choices.map((one) => {
-    const box = element("input", { type: "checkbox", value: one });
+    const box = h("input", { type: "checkbox", value: one });
     box.checked = value.includes(one);
     return box;
   });
   const tell = () => set(boxes.filter((box) => box.checked).map((box) => box.value));
-  const entries = boxes.map((box) => element("label", { onchange: tell }, box, say(box.value)));
-  return element(
+  const entries = boxes.map((box) => h("label", { onchange: tell }, box, say(box.value)));
+  return h(
     "fieldset",
     { class: "dk-script-field dk-script-several", id },
-    element("legend", {}, label),
-    element("div", { class: "dk-script-choices" }, ...entries),
+    h("legend", {}, label),
+    h("div", { class: "dk-script-choices" }, ...entries),
   );
 }
 

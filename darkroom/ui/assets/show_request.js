@@ -1,6 +1,6 @@
 // What was asked of the API for a picture, as programs say it: JSON, curl, Python.
-import { copyable, openDialog } from "./page.js";
-import { ask, base, element, say } from "./setup.js";
+import { ask, copyable, h, openDialog } from "./page.js";
+import { base, say } from "./setup.js";
 
 const LONG = 200;
 
@@ -14,26 +14,25 @@ export async function showRequest(job, asked) {
     ["Python", "python", python(path, body), python(path, shown)],
   ];
   const note = json(body) === json(shown)
-    ? [] : [element("p", { class: "dk-note" }, say("Long pictures are shortened here; what is copied is whole."))];
+    ? [] : [h("p", { class: "dk-note" }, say("Long pictures are shortened here; what is copied is whole."))];
   openDialog(
     { id: "request", title: say("Show request"), wide: true },
-    element("p", {}, say("This is what was sent: {method} {path}", { method: "POST", path })),
+    h("p", {}, say("This is what was sent: {method} {path}", { method: "POST", path })),
     ...note,
     ...forms.map(([label, id, full, short]) =>
-      element("section", { id: `request-${id}` }, element("h3", {}, label), copyable(short, { id: `request-${id}-text`, label, copied: full }))),
+      h("section", { id: `request-${id}` }, h("h3", {}, label), copyable(short, { id: `request-${id}-text`, label, copied: full }))),
   );
 }
 
 /** What the server kept is what was sent, pictures and all. */
 async function whole(job, asked) {
   try {
-    const answer = await fetch(`${base}/jobs/${job.id}/request`, { credentials: "same-origin" });
-    if (answer.ok) return { path: answer.headers.get("X-Darkroom-Path") ?? asked?.route, body: await answer.json() };
-  } catch {
-    // Without the server, what the page remembers.
+    const answer = await ask(`/jobs/${job.id}/request`);
+    return { path: answer.headers.get("X-Darkroom-Path") ?? asked?.route ?? "", body: await answer.json() };
+  } catch (error) {
+    if (!asked) throw error;
+    return { path: asked.route, body: asked.request }; // without the server, what the page remembers
   }
-  if (asked) return { path: asked.route, body: asked.request };
-  return { path: "", body: await ask(`/jobs/${job.id}/request`) };
 }
 
 function shortened(value) {

@@ -1,6 +1,6 @@
 // Prompts to keep under a name.
-import { button, complain, field, h, openDialog, report } from "./page.js";
-import { ask, say } from "./setup.js";
+import { api, button, complain, field, h, openDialog, report } from "./page.js";
+import { say } from "./setup.js";
 
 /** A dialog that changes the styles; the prompts of the page can be taken over. */
 export async function editStyles(page, [prompt, negative]) {
@@ -12,7 +12,7 @@ export async function editStyles(page, [prompt, negative]) {
   let known = [];
 
   const load = async () => {
-    known = (await ask("/sdapi/v1/prompt-styles")).filter((style) => style.prompt !== null);
+    known = (await api("/sdapi/v1/prompt-styles")).filter((style) => style.prompt !== null);
     names.replaceChildren(...known.map((style) => h("option", { value: style.name })));
   };
   const shown = () => {
@@ -33,14 +33,14 @@ export async function editStyles(page, [prompt, negative]) {
     h("div", { class: "dr-actions" },
       button(say("Save"), async () => {
         if (!name.value.trim()) return report(body, say("A style needs a name."), "error");
-        await ask(path(), { method: "PUT", body: { prompt: positive.value, negative_prompt: other.value } });
+        await api(path(), { method: "PUT", json: { prompt: positive.value, negative_prompt: other.value } });
         return changed(say("The style is saved."));
       }, { class: "dr-primary", id: "style-save" }),
       button(say("Take the prompts of the page"), () => {
         [positive.value, other.value] = [prompt ?? "", negative ?? ""];
       }, { id: "style-take" }),
       button(say("Delete"), async () => {
-        await ask(path(), { method: "DELETE" });
+        await api(path(), { method: "DELETE" });
         [name.value, positive.value, other.value] = ["", "", ""];
         await changed(say("The style is deleted."));
       }, { class: "dr-danger", id: "style-delete" })),

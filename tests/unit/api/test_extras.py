@@ -70,8 +70,25 @@ def test_an_unknown_upscaler_is_refused_with_the_near_misses(client: TestClient,
     answer = client.post(SINGLE, json={"image": to_base64(noise(16, 16)), "upscaler_1": name})
     assert answer.status_code == 404
     assert answer.json()["code"] == "unknown_name"
-    assert name in answer.json()["errors"]
-    assert "known: " in answer.json()["detail"]
+    assert answer.json()["errors"] == f"could not find upscaler named {name}"
+    assert f"upscaler_1: '{name}' is not allowed; known: " in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", [SINGLE, BATCH])
+@pytest.mark.parametrize("field", ["upscaler_1", "upscaler_2"])
+def test_an_unknown_upscaler_never_becomes_a_job(client: TestClient, path: str, field: str) -> None:
+    picture = to_base64(noise(16, 16))
+    body = {"image": picture, "imageList": [{"data": picture, "name": "x"}], "upscaler_1": "Lanczos", field: "nope"}
+    answer = client.post(path, json=body, headers={"Prefer": "respond-async"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_name")
+    assert answer.json()["detail"].startswith(f"{field}: 'nope'")
+    assert client.get("/jobs").json()["jobs"] == []
+
+
+def test_a_second_upscaler_that_is_never_asked_may_have_any_name(client: TestClient) -> None:
+    body = {"image": to_base64(noise(16, 16)), "upscaler_2": "nope"}
+    assert client.post(SINGLE, json=body, headers={"Prefer": "respond-async"}).status_code == 202
+    assert client.post(BATCH, json={"imageList": [], "upscaler_1": "nope"}).json()["images"] == []
 
 
 @pytest.mark.parametrize(
@@ -97,8 +114,9 @@ def test_a_value_out_of_its_range_is_named(client: TestClient, field: str, value
 def test_a_picture_above_the_limit_is_refused_before_it_is_made(serve: Serve, fields: dict[str, object]) -> None:
     client = serve(max_image_pixels=1_000_000)
     body = {"image": to_base64(noise(64, 64)), "upscaler_1": "Lanczos", **fields}
-    answer = client.post(SINGLE, json=body)
-    assert (answer.status_code, answer.json()["code"]) == (422, "limit_exceeded")
+    for headers in ({}, {"Prefer": "respond-async"}):
+        answer = client.post(SINGLE, json=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (422, "limit_exceeded")
 
 
 def test_a_picture_that_would_vanish_is_refused(client: TestClient) -> None:

@@ -1,3 +1,4 @@
+import base64
 import json
 from pathlib import Path
 from threading import Thread
@@ -13,6 +14,7 @@ from tests.unit.api.fake_engine import FakeEngine, colour
 SMALL = {"prompt": "a cat", "steps": 3, "width": 64, "height": 64, "seed": 5}
 MATRIX = {**SMALL, "prompt": "a cat|red|big", "script_name": "Prompt matrix"}
 MATRIX_ARGS = [False, False, "positive", "comma", 0]
+PLOT_ARGS = [4, "3,4", None, 0, "", None, 0, "", None, True, *[False] * 6, 0, False]
 
 
 def post(client: TestClient, body: dict[str, Any], kind: str = "txt2img") -> dict[str, Any]:
@@ -168,6 +170,24 @@ def test_a_script_saves_what_it_made_only_where_that_is_asked_for(client: TestCl
     post(client, {**MATRIX, "script_args": MATRIX_ARGS, "save_images": True})
     assert len(list((tmp_path / "outputs/txt2img-images").rglob("*.png"))) == 4
     assert len(list((tmp_path / "outputs/txt2img-grids").rglob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("Prompt matrix", MATRIX_ARGS, "a cat\n"),
+        ("X/Y/Z plot", PLOT_ARGS, 'X Type: Steps, X Values: "3,4"'),
+    ],
+)
+def test_the_file_of_a_grid_bears_the_text_that_the_answer_has_for_it(
+    client: TestClient, tmp_path: Path, script: str, arguments: list[object], said: str
+) -> None:
+    body = {**MATRIX, "script_name": script, "script_args": arguments, "save_images": True}
+    text = post(client, body)["info"]["infotexts"][0]
+    assert said in text
+    [path] = (tmp_path / "outputs/txt2img-grids").rglob("*.png")
+    shown = client.post("/sdapi/v1/png-info", json={"image": base64.b64encode(path.read_bytes()).decode()}).json()
+    assert shown["info"] == text
 
 
 def test_an_interrupt_ends_all_of_a_script_and_gives_what_there_is(serve: Serve, engine: FakeEngine) -> None:

@@ -10,7 +10,8 @@ import pytest
 from darkroom.history import database as rooms
 from darkroom.history.database import Database, HistoryUnavailable, sqlite_url
 from darkroom.history.gallery import Gallery, Search
-from darkroom.history.ledger import Asked, Hook, Kept, Ledger, Record, Wanted, new_id
+from darkroom.history.ledger import Answered, Asked, Hook, Kept, Ledger, Record, Wanted, new_id
+from darkroom.history.rows import RowDamaged
 from darkroom.history.webhooks import Outbox
 
 Open = Callable[[Path], Ledger]
@@ -147,7 +148,7 @@ def damage(file: Path, statement: str, *values: str) -> None:
 def test_an_error_repeats_nothing_of_what_is_kept(ledger: Ledger, file: Path, caplog: pytest.LogCaptureFixture) -> None:
     known = ledger.accept(job(), ASKED)[0].id
     damage(file, f"UPDATE jobs SET model = {NO_TEXT}")
-    with pytest.raises(HistoryUnavailable, match="decode") as caught:
+    with pytest.raises(RowDamaged, match=known) as caught:
         ledger.find(known)
     assert listed(ledger) == set()
     assert "secret" not in f"{caught.value} {caplog.text}"
@@ -170,6 +171,59 @@ def test_a_job_that_cannot_be_read_is_in_nobody_s_way(ledger: Ledger, file: Path
     taken = [ledger.claim() for _ in range(5)]
     assert [one[0].id for one in taken if one] == whole
     assert taken[4] is None
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("jobs", f"model = {NO_TEXT}"),
+        ("jobs", "state = 'donf'"),
+        ("requests", "options = '{broken'"),
+        ("answers", "headers = '[broken'"),
+    ],
+)
+def test_what_is_damaged_of_a_job_is_told_of_that_job_alone(
+    ledger: Ledger, file: Path, table: str, change: str
+) -> None:
+    damaged, whole = (ledger.accept(job(submitted_at=float(when)), ASKED)[0].id for when in range(2))
+    for job_id in (damaged, whole):
+        ledger.claim()
+        ledger.end(job_id, "done", answered=Answered(status=200, body=b"{}"))
+    damage(file, f"UPDATE {table} SET {change} WHERE {'id' if table == 'jobs' else 'job_id'} = ?", damaged)
+    read: Callable[[str], object] = {
+        "jobs": ledger.find, "requests": ledger.request_of, "answers": ledger.answer_of
+    }[table]  # fmt: skip
+    with pytest.raises(RowDamaged, match=damaged) as caught:
+        read(damaged)
+    assert (caught.value.http_status, caught.value.code) == (410, "damaged")
+    assert read(whole) is not None
+
+
+def test_a_whole_database_that_cannot_be_read_is_no_affair_of_one_job(ledger: Ledger, file: Path) -> None:
+    known = ledger.accept(job(), ASKED)[0].id
+    with sqlite3.connect(file) as opened:
+        opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    opened.close()
+    ledger._database._engine.dispose()
+    with file.open("r+b") as raw:
+        raw.seek(4096)
+        raw.write(b"\xa5" * (file.stat().st_size - 4096))
+    with pytest.raises(HistoryUnavailable) as caught:
+        ledger.find(known)
+    assert caught.value.http_status == 503
+
+
+def test_a_picture_that_cannot_be_read_is_told_by_its_id(ledger: Ledger, file: Path) -> None:
+    known = ledger.accept(job(), ASKED)[0]
+    ledger.claim()
+    made = Kept(
+        id=new_id(), job_id=known.id, place=0, owner="ann", created_at=1.0, key="0.png", media_type="image/png",
+        size=10, sha256="",
+    )  # fmt: skip
+    ledger.end(known.id, "done", pictures=[made])
+    damage(file, "UPDATE pictures SET width = 'wide' WHERE id = ?", made.id)
+    with pytest.raises(RowDamaged, match=made.id):
+        Gallery(ledger._database).find(made.id)
 
 
 def test_a_picture_that_cannot_be_read_is_left_out(ledger: Ledger, file: Path) -> None:
@@ -200,6 +254,7 @@ def test_a_call_that_cannot_be_read_is_in_nobody_s_way(ledger: Ledger, file: Pat
     damage(file, f"UPDATE jobs SET model = {NO_TEXT} WHERE id = ?", ids[1])
     outbox = Outbox(ledger._database)
     assert [due.job.id for due in outbox.claim(10)] == [ids[2]]
+    assert outbox.of_job(ids[0]) == []
 
 
 def test_a_request_that_cannot_be_read_is_not_in_the_way_of_others(ledger: Ledger, file: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from darkroom.nets.network import Network
-from darkroom.nets.sharing import find_first, shared_beginning
+from darkroom.nets.shared_beginning import find_first, shared_beginning
 from darkroom.nets.store import load
 from darkroom.nets.unet import denoise
 from darkroom.nets.variants import merged_tokens, tiled
