@@ -89,7 +89,11 @@ class Settings(BaseSettings):
     exact: bool = Field(False, description="Same bytes for the same request, alone or in company; slower.")
     threads: int = Field(0, ge=0, description="CPU threads of the networks; 0 takes every core.")
     native_kernels: bool = Field(
-        True, description="On a processor with AMX, compile Darkroom's own attention if there is a C compiler (cc)."
+        True, description="Compile Darkroom's own attention (AMX) and norms (AVX2) if there is a C compiler (cc)."
+    )
+    compile: bool = Field(
+        False,
+        description="Compile UNets and decoders in the background, for sizes often asked for; not with exact.",
     )
     disable_nan_check: bool = Field(False, description="Draw black pictures where a network's answer is no number.")
     api_auth: SecretStr = Field(SecretStr(""), description="Passwords of the API: user:password[,user2:password2].")
@@ -367,6 +371,11 @@ class Settings(BaseSettings):
     def converted_dir(self) -> Path:
         """Where safetensors copies of pickled checkpoints are kept."""
         return self.data_dir / "converted"
+
+    @property
+    def compiled_dir(self) -> Path:
+        """Where what torch compiles is kept."""
+        return self.data_dir / "compiled"
 
     @property
     def adapter_folders(self) -> list[Path]:

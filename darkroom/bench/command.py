@@ -22,6 +22,10 @@ def bench(  # noqa: PLR0913  every choice is a flag
     rounds: Annotated[int, typer.Option(min=0, help="Turns of every side; 0 takes what the model can bear.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="Sampling steps; 0 takes what the model can bear.")] = 0,
     peers: Annotated[bool, typer.Option(help="Measure others beside Darkroom.")] = True,
+    compiled: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Measure compiled networks too; on a GPU if left out."),
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Write torch's profiles beside the results.")] = False,
     folder: Annotated[Path, typer.Option(help="Where random checkpoints are kept for the next run.")] = Path(
         "bench-models"
@@ -45,6 +49,7 @@ def bench(  # noqa: PLR0913  every choice is a flag
             rounds=rounds,
             steps=steps,
             peers=peers,
+            compiled=compiled,
             profile=profile,
             folder=folder.absolute(),
             output=output.absolute(),

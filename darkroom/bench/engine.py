@@ -45,6 +45,10 @@ class Engine:
         """Have a picture made, and wait for its pixels."""
         asyncio.run_coroutine_threadsafe(self._draw(self._spec(order)), self._loop).result()
 
+    def is_compiling(self) -> bool:
+        """Whether a network is being compiled."""
+        return self._engine.is_compiling()
+
     async def _draw(self, spec: JobSpec) -> None:
         last = None
         async for event in self._engine.events(self._engine.submit(spec)):

@@ -29,6 +29,7 @@ class Wanted:
     rounds: int
     steps: int
     peers: bool
+    compiled: bool | None
     profile: bool
     folder: Path
     output: Path
@@ -53,6 +54,7 @@ def measure(wanted: Wanted) -> None:
             conditions=Conditions(device=device, threads=wanted.threads, folder=Path(folder)),
             plans={name: _plan(name, device, wanted) for name in wanted.models},
             peers=wanted.peers,
+            compiled=device == "cuda" if wanted.compiled is None else wanted.compiled,
             quick=wanted.quick,
             matmul_gflops=gflops["bfloat16"],
             models=wanted.folder,

@@ -34,6 +34,9 @@ EVALUATION_TFLOP: Mapping[str, float] = MappingProxyType({"sd15": 0.803, "sdxl":
 DECODE_TFLOP: Mapping[str, float] = MappingProxyType({"sd15": 2.51, "sdxl": 10.5})
 NATIVE: Mapping[str, int] = MappingProxyType({"sd15": 512, "sdxl": 1024})
 
+COMPILED, FLOAT32 = "--compile", "--precision fp32"
+"""What sides are called by the options that they have."""
+
 SHORT, LONG = 4, 50
 """Steps of quick and of thorough requests."""
 
@@ -57,6 +60,7 @@ class Run:
     conditions: Conditions
     plans: Mapping[str, Plan]
     peers: bool
+    compiled: bool
     quick: bool
     matmul_gflops: float
     models: Path
@@ -78,6 +82,20 @@ class Run:
     def engine(self, name: str, **options: object) -> Worker:
         """Darkroom's engine."""
         return Worker("darkroom", self.model(name), self.conditions, **options)
+
+    def compiling(self, name: str) -> dict[str, Callable[[], Subject]]:
+        """Darkroom's engine with compiled networks, if that is wanted. On a processor these are in float32 alone; then
+        the same without stands beside it.
+        """
+        if not self.compiled:
+            return {}
+        if self.conditions.device == "cuda":
+            return {f"darkroom {COMPILED}": partial(self.engine, name, compile=True)}
+        plain = f"darkroom {FLOAT32}"
+        return {
+            plain: partial(self.engine, name, precision="fp32"),
+            f"{plain} {COMPILED}": partial(self.engine, name, precision="fp32", compile=True),
+        }
 
     def peer(self, kind: str, name: str) -> Worker:
         """What others use. Raises NotHereError."""
@@ -124,12 +142,29 @@ def in_turn(subjects: Mapping[str, Subject], order: Order, rounds: int) -> dict[
     for name, subject in subjects.items():
         tell(f"warming {name}")
         subject.run([replace(order, steps=1)])
+        _settle(name, subject, [order])
     for number in range(rounds):
         for name, subject in subjects.items():
             [seconds] = subject.run([order])
             tell(f"round {number + 1}: {name} {seconds:.3f} s")
             found[name].append(seconds)
     return found
+
+
+def _settle(name: str, subject: Subject, wanted: Sequence[Order]) -> None:
+    """Have what is compiled be compiled, before it is measured."""
+    if COMPILED in name and isinstance(subject, Worker):
+        tell(f"compiling {name}")
+        subject.settle(wanted, len(wanted))
+
+
+def _gain(work: str, found: Mapping[str, Sequence[float]], *, more_is_better: bool) -> Iterator[Row]:
+    """What compiling brings: how many times as quick as the same without."""
+    for side, values in found.items():
+        if COMPILED in side:
+            plain = found[side.replace(COMPILED, "").strip()]
+            both = (values, plain) if more_is_better else (plain, values)
+            yield ratios(f"{work}: {side}, times as quick as without", *both)
 
 
 def start(run: Run) -> Iterator[Row]:
@@ -157,7 +192,7 @@ def solo(run: Run) -> Iterator[Row]:
         order = orders(1, plan.steps, plan.size)[0]
         work = _work(name, plan)
         sides: dict[str, Callable[[], Subject]] = {"darkroom": partial(run.engine, name)}
-        sides |= {peer: partial(run.peer, peer, name) for peer in plan.peers}
+        sides |= run.compiling(name) | {peer: partial(run.peer, peer, name) for peer in plan.peers}
         with starting(sides) as (subjects, missing):
             found = in_turn(subjects, order, plan.rounds)
             ours = subjects["darkroom"]
@@ -165,6 +200,7 @@ def solo(run: Run) -> Iterator[Row]:
             run.profile(ours, f"solo {name}", [order], 1)
         for side, seconds in found.items():
             yield Row(name=f"{work}: {side}", values=tuple(seconds), unit="s")
+        yield from _gain(work, found, more_is_better=False)
         for peer in plan.peers:
             goal = _GOALS.get((name, peer), {})
             if peer in found:
@@ -194,12 +230,13 @@ def saturated(run: Run) -> Iterator[Row]:
             "darkroom --exact": partial(run.engine, name, exact=True),
         }
         serial = plan.serial
-        sides |= {peer: partial(run.peer, peer, name) for peer in serial}
+        sides |= run.compiling(name) | {peer: partial(run.peer, peer, name) for peer in serial}
         with starting(sides) as (subjects, missing):
             crowds = {side: plan.pictures if side.startswith("darkroom") else 1 for side in subjects}
             found: dict[str, list[float]] = {side: [] for side in subjects}
             for side, subject in subjects.items():
                 subject.run([replace(one, steps=2) for one in wanted[: crowds[side]]], crowds[side])
+                _settle(side, subject, wanted)
             for number in range(plan.rounds):
                 for side, subject in subjects.items():
                     some = wanted if crowds[side] > 1 else wanted[:2]
@@ -232,6 +269,7 @@ def _saturated_rows(
 ) -> Iterator[Row]:
     for side, rates in found.items():
         yield Row(name=f"{work}: {side}", values=tuple(rates), unit="pictures/s")
+    yield from _gain(work, found, more_is_better=True)
     yield ratios(f"{work}: exact ÷ default", found["darkroom --exact"], found["darkroom"], at_least=0.85)
     for number, peer in enumerate(serial):
         name = f"{work}: darkroom ÷ {peer}, one at a time"

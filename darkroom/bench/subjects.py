@@ -94,6 +94,10 @@ class Worker:
         found: list[float] = self.ask({"orders": [order.as_dict() for order in wanted], "clients": clients})["seconds"]
         return found
 
+    def settle(self, wanted: Sequence[Order], clients: int = 1) -> None:
+        """Have pictures made until networks are compiled for such orders."""
+        self.ask({"orders": [order.as_dict() for order in wanted], "clients": clients, "settle": True})
+
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """Tell the process something and wait for its answer. Raises NotHereError if it has ended."""
         assert self._process.stdin is not None

@@ -8,33 +8,50 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
 from darkroom.bench.orders import Order
 from darkroom.bench.subjects import NotHereError, run_all
+from darkroom.engine.allocator import keep_freed_memory
 
 Draw = Callable[[Order], object]
-Make = Callable[[dict[str, Any]], Draw]
 
 
-def _ours(told: dict[str, Any]) -> Draw:
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What draws, and whether it is becoming quicker by itself."""
+
+    draw: Draw
+    is_compiling: Callable[[], bool] = lambda: False
+
+
+Make = Callable[[dict[str, Any]], Drawing]
+
+QUIET_ROUNDS = 10
+"""After so many without a compilation there comes none: more than a shape is asked for before it is compiled."""
+
+
+def _ours(told: dict[str, Any]) -> Drawing:
+    keep_freed_memory()  # as the command does
     from darkroom.bench.engine import Engine
 
-    return Engine(told).draw
+    engine = Engine(told)
+    return Drawing(engine.draw, engine.is_compiling)
 
 
-def _diffusers(told: dict[str, Any]) -> Draw:
+def _diffusers(told: dict[str, Any]) -> Drawing:
     from darkroom.bench.diffusers_pipeline import pipeline
 
-    return pipeline(told)
+    return Drawing(pipeline(told))
 
 
-def _stable_diffusion_cpp(told: dict[str, Any]) -> Draw:
+def _stable_diffusion_cpp(told: dict[str, Any]) -> Drawing:
     from darkroom.bench.stable_diffusion_cpp import model
 
-    return model(told)
+    return Drawing(model(told))
 
 
 KINDS: Mapping[str, Make] = MappingProxyType(
@@ -47,22 +64,36 @@ def main() -> None:
     answers = _take_stdout()
     told = json.loads(sys.argv[1])
     try:
-        draw = KINDS[told["kind"]](told)
+        drawing = KINDS[told["kind"]](told)
     except (NotHereError, ImportError) as error:
         _say(answers, {"missing": str(error)})
         return
     _say(answers, {"ready": True})
     for line in sys.stdin:
-        _say(answers, {"seconds": _answer(draw, told, json.loads(line))})
+        _say(answers, {"seconds": _answer(drawing, told, json.loads(line))})
 
 
-def _answer(draw: Draw, told: dict[str, Any], question: dict[str, Any]) -> list[float]:
+def _answer(drawing: Drawing, told: dict[str, Any], question: dict[str, Any]) -> list[float]:
     """Make the pictures that are asked for; with a profile nothing is timed."""
-    wanted = [Order(**one) for one in question["orders"]]
+    draw, wanted = drawing.draw, [Order(**one) for one in question["orders"]]
+    if question.get("settle"):
+        settle(lambda: run_all(draw, wanted, question["clients"]), drawing.is_compiling)
+        return []
     if question.get("profile"):
         _profile(lambda: run_all(draw, wanted, question["clients"]), Path(question["profile"]), told["device"])
         return []
     return _run(draw, wanted, question["clients"], one_at_a_time=told["kind"] != "darkroom")
+
+
+def settle(work: Callable[[], object], is_compiling: Callable[[], bool]) -> None:
+    """Work until nothing more is compiled for such work."""
+    quiet = 0
+    while quiet < QUIET_ROUNDS:
+        work()
+        quiet += 1
+        while is_compiling():
+            quiet = 0
+            time.sleep(0.05)
 
 
 def _run(draw: Draw, wanted: Sequence[Order], clients: int, *, one_at_a_time: bool) -> list[float]:

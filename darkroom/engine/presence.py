@@ -14,25 +14,30 @@ from darkroom.engine.variants import Variants
 from darkroom.errors import UnknownName
 from darkroom.jobs.ops import Denoise, EncodeText, ForCheckpoint, Question
 from darkroom.jobs.spec import Model
-from darkroom.nets.native_attention import Kernel
+from darkroom.nets.compiling import Compiler
+from darkroom.nets.kernels import Kernels
 from darkroom.nets.network import Network, Part
 from darkroom.nets.store import Store
 
 
 class Presence:
-    """The networks of a store as questions need them. `attention` gives the kernel that UNets attend by."""
+    """The networks of a store as questions need them. `kernels` gives what they compute by on a processor, and
+    `compiler` compiles them.
+    """
 
     def __init__(
         self,
         catalogue: Catalogue,
         store: Store,
         variants: Variants,
-        attention: Callable[[], Kernel | None] = lambda: None,
+        kernels: Callable[[], Kernels] = Kernels,
+        compiler: Compiler | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._store = store
         self._variants = variants
-        self._attention = attention
+        self._kernels = kernels
+        self._compiler = compiler
         self._merges = Merges()
         self._filenames: dict[str, str] = {}
         self._known: WeakSet[Network] = WeakSet()
@@ -76,7 +81,9 @@ class Presence:
             network = self._store.get(info.filename, info.config, eight_bits=model.is_in_eight_bits)
         if network not in self._known:
             self._known.add(network)
-            network.attend_by(self._attention())
+            network.compute_by(self._kernels())
+            if self._compiler and not model.is_in_eight_bits:
+                network.compile_with(self._compiler)
             for part in get_args(Part):
                 self._merges.forget((self._filenames[model.checkpoint], model.is_in_eight_bits, part))
         network.variant = self._variants.of(network, model, afresh=afresh)

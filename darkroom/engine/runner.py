@@ -43,14 +43,17 @@ from darkroom.jobs.ops import (
 from darkroom.jobs.programs import program
 from darkroom.jobs.retouching import RetouchSpec, Spec
 from darkroom.jobs.spec import Model, Picture, SdxlOptions
+from darkroom.nets.compiling import Compiler, keep_compiled
 from darkroom.nets.depth import find_depth_file, load_depth
-from darkroom.nets.native_attention import Kernel, cache_folder, find_kernel
+from darkroom.nets.kernels import Kernels, find_kernels
+from darkroom.nets.native_library import cache_folder
 from darkroom.nets.network import Network
 from darkroom.nets.placement import Tier, Turns
 from darkroom.nets.precision import choose_formats
 from darkroom.nets.preview import Decoder, Previewer
 from darkroom.nets.store import Store
 from darkroom.nets.text import Asked, Text
+from darkroom.nets.transfers import fetched, sent
 from darkroom.prompt.attention import segments
 from darkroom.prompt.chunks import Chunk, Glossary, Vocabulary, chunk, equalised
 from darkroom.prompt.old_emphasis import bracket_factors, chunk_old
@@ -94,8 +97,9 @@ class NetworkRunner:
         self._returning = Returning()
         self._unload_after_s = settings.unload_after_s
         self._variants = Variants(catalogue.small, self._store, check=not settings.disable_nan_check)
-        attention = cache(lambda: find_attention(settings, self._device, formats.denoiser))
-        self._presence = Presence(catalogue, self._store, self._variants, attention)
+        kernels = cache(lambda: kernels_for(settings, self._device, formats.denoiser))
+        self._compiler = find_compiler(settings, self._device, formats.denoiser, turns=self._turns is not None)
+        self._presence = Presence(catalogue, self._store, self._variants, kernels, self._compiler)
         self._prepared: Network | None = None
         self._texts: WeakKeyDictionary[Network, OrderedDict[Hashable, list[Cond]]] = WeakKeyDictionary()
         self._previewer = Previewer(settings.models_dir, self._device)
@@ -111,7 +115,15 @@ class NetworkRunner:
         """Whose costs were measured: device, threads, number format and version of torch."""
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else platform.processor()
         threads = self._threads or torch.get_num_threads()
-        return f"{name or platform.machine()}, {threads} threads, {self._store.dtype}, torch {torch.__version__}"
+        compiled = ", compiled" if self._compiler else ""
+        return (
+            f"{name or platform.machine()}, {threads} threads, {self._store.dtype}, torch {torch.__version__}{compiled}"
+        )
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether a network is being compiled. From any thread."""
+        return self._compiler is not None and self._compiler.is_busy
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -149,7 +161,8 @@ class NetworkRunner:
         try:
             yield
             if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
+                # Not the whole device: a compilation may try its kernels beside this.
+                torch.cuda.current_stream(self._device).synchronize()
         except torch.OutOfMemoryError as error:
             raise OutOfDeviceMemory(f"the device has too little memory for {what}") from error
 
@@ -375,8 +388,8 @@ def _estimate_x0(network: Network, rows: Sequence[Row]) -> Tensor:
     x = torch.stack([row.x for row in rows])
     context = torch.stack([row.cond.context for row in rows])
     vectors = [row.cond.vector for row in rows if row.cond.vector is not None]
-    timestep = torch.tensor([row.timestep for row in rows], device=network.device)
-    sigma = torch.tensor([row.sigma for row in rows], device=network.device).view(-1, 1, 1, 1)
+    timestep = sent([row.timestep for row in rows], network.device)
+    sigma = sent([row.sigma for row in rows], network.device).view(-1, 1, 1, 1)
     c_in = torch.ones_like(sigma) if network.prediction == "flow" else (sigma * sigma + 1).rsqrt()
     images = [row.image for row in rows if row.image is not None]
     seen = torch.cat([x * c_in, torch.stack(images)], dim=1) if images else x * c_in
@@ -413,14 +426,14 @@ def _x0_of_v(v: Tensor, x: Tensor, rows: Sequence[Row]) -> Tensor:
     s = torch.tensor(levels, dtype=torch.float64).view(-1, 1, 1, 1)
     weight = sigma / torch.hypot(torch.ones_like(s), s)
     kept = torch.hypot(torch.ones_like(sigma), sigma) - weight * s
-    return x * kept.to(x) - v * weight.to(x)
+    return x * sent(kept, x.device) - v * sent(weight, x.device)
 
 
 def to_pictures(pixels: Tensor) -> list[Picture]:
     """`[B, 3, H, W]` in -1..1 to uint8 pictures, by truncation."""
     # A1111: no rounding
     levels = ((pixels.float() + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8)
-    return list(levels.movedim(1, -1).contiguous().cpu().numpy())
+    return list(fetched(levels.movedim(1, -1).contiguous()).numpy())
 
 
 def choose_device(name: str) -> torch.device:
@@ -432,11 +445,29 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def find_attention(settings: Settings, device: torch.device, dtype: torch.dtype) -> Kernel | None:
-    """The kernel that attention of UNets is computed by; None if torch's is to do it, or nothing else can."""
+def kernels_for(settings: Settings, device: torch.device, dtype: torch.dtype) -> Kernels:
+    """The kernels of our own that networks compute by, where settings and machine allow."""
     if not settings.native_kernels or device.type != "cpu" or dtype != torch.bfloat16:
+        return Kernels()
+    return find_kernels(cache_folder())
+
+
+def find_compiler(settings: Settings, device: torch.device, dtype: torch.dtype, *, turns: bool) -> Compiler | None:
+    """What compiles networks; None if nothing is to, or nothing can, which is logged."""
+    if not settings.compile:
         return None
-    return find_kernel(cache_folder())
+    reason = ""
+    if settings.exact:
+        reason = "exact asks for the same bytes at any time, and compiled answers differ from eager ones in low bits"
+    elif turns:
+        reason = "networks that take turns in a GPU's memory have no fixed place there"
+    elif device.type == "cpu" and dtype == torch.bfloat16:
+        reason = "in bf16 a processor has layers of its own here, which are quicker"
+    if reason:
+        log.warning("networks are not compiled: %s", reason)
+        return None
+    keep_compiled(settings.compiled_dir)
+    return Compiler(threads=settings.threads)
 
 
 def find_turns(settings: Settings, device: torch.device) -> Turns | None:

@@ -76,6 +76,11 @@ class Merging:
         """Bytes of the weights that are held beside those in use."""
         return sum(weight.nbytes for weight in self._untouched.values() if weight is not None)
 
+    @property
+    def carried(self) -> tuple[Hashable, ...]:
+        """What is in the weights now."""
+        return self._carried
+
     def carry(self, shares: Sequence[Share]) -> None:
         """Have exactly these adapters in the weights, added in this order; does nothing if they are already."""
         effective = [share for share in shares if share.strength]

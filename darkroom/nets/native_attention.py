@@ -1,46 +1,32 @@
-"""Attention by a kernel of our own, for processors with AMX: `native/attention.c`, compiled on this machine.
+"""Attention by a kernel of our own, for processors with AMX: `native/attention.c`.
 
-It is compiled once per version, in a second, and kept in the user's cache folder. Where there is no compiler, another
-processor or another system, there is no kernel, and torch's own does the work.
+Where there is no compiler, another processor or another system, there is no kernel, and torch's own does the work.
 """
 
 import ctypes
 import logging
 import math
-import os
 import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
-from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from darkroom.nets.native_library import FAILURES, load
+
 log = logging.getLogger(__name__)
 
 Kernel = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """Softmax attention `[B, N, C]` of queries `[B, N, C]` to keys and values `[B, M, C]` in bf16, heads side by side."""
 
-COMPILERS = ("cc", "gcc", "clang")
 FLAGS = (
-    "-O3", "-std=c11", "-fPIC", "-shared", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16",
-    "-mamx-tile", "-mamx-bf16", "-mfma",
+    "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mfma",
 )  # fmt: skip
-COMPILING_S = 60.0
 
 LARGEST_HEAD = 256
 """Numbers per head that the kernel has room for."""
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: the XDG base directory specification's folder for what can be made again."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "darkroom"
 
 
 def fits(query: Tensor, heads: int) -> bool:
@@ -54,8 +40,8 @@ def find_kernel(folder: Path) -> Kernel | None:
     if not _has_tiles():
         return None
     try:
-        kernel = _bound(ctypes.CDLL(str(_compiled(folder))))
-    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        kernel = _bound(load("attention", FLAGS, folder))
+    except FAILURES as error:
         log.info("attention is computed by torch: the kernel for this processor cannot be had: %s", error)
         return None
     if kernel is None or not _is_right(kernel):
@@ -67,24 +53,6 @@ def find_kernel(folder: Path) -> Kernel | None:
 def _has_tiles() -> bool:
     has = torch.cpu.get_capabilities()
     return platform.system() == "Linux" and bool(has.get("amx_bf16")) and bool(has.get("avx512_bf16"))
-
-
-def _compiled(folder: Path) -> Path:
-    """The shared library of the source as it is now. Raises OSError, CalledProcessError."""
-    source = files("darkroom.nets").joinpath("native/attention.c").read_bytes()
-    library = folder / f"attention-{sha256(source + ' '.join(FLAGS).encode()).hexdigest()[:16]}.so"
-    if library.is_file():
-        return library
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        raise FileNotFoundError(f"there is no C compiler ({', '.join(COMPILERS)})")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        made = Path(scratch) / library.name
-        command = [compiler, *FLAGS, "-x", "c", "-", "-o", str(made)]
-        subprocess.run(command, input=source, check=True, capture_output=True, timeout=COMPILING_S)  # noqa: S603
-        made.replace(library)
-    return library
 
 
 def _bound(library: ctypes.CDLL) -> Kernel | None:

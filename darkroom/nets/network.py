@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from darkroom.errors import NotANumberError
 from darkroom.nets import unet
 from darkroom.nets.attention import attend_by
+from darkroom.nets.compiled import Compiled
+from darkroom.nets.compiling import Compiler
 from darkroom.nets.config import ModelConfig, Prediction
 from darkroom.nets.deep_cache import denoise_outside, inner_features
 from darkroom.nets.hypernetworks import Hypernetwork, hypernetworks
+from darkroom.nets.kernels import Kernels
 from darkroom.nets.libraries import (
     AutoencoderKL,
     FluxTransformer2DModel,
@@ -21,7 +24,7 @@ from darkroom.nets.libraries import (
     UNet2DConditionModel,
 )
 from darkroom.nets.merging import Merging, Share
-from darkroom.nets.native_attention import Kernel
+from darkroom.nets.norms import normalise_by
 from darkroom.nets.placement import Tier, Turns, let_blocks_take_turns, send_buffers
 from darkroom.nets.text import Asked, Encoded, Text, TextEncoder
 from darkroom.nets.tokenizer import ClipTokenizer
@@ -60,6 +63,8 @@ class Network:
 
     __slots__ = (
         "__weakref__",
+        "_compiled",
+        "_kernels",
         "_run",
         "_text",
         "_text_adapters",
@@ -68,6 +73,7 @@ class Network:
         "_turns",
         "_unet",
         "_unet_adapters",
+        "_unet_weighed",
         "_vae",
         "config",
         "dtype",
@@ -96,6 +102,9 @@ class Network:
         self._vae = Vae(vae_model, config.scale, config.shift)
         self._text_adapters = text_adapters or Merging(text_encoder.module, {})
         self._unet_adapters = unet_adapters or Merging(unet_model, {})
+        self._unet_weighed: tuple[object, int] | None = None
+        self._compiled: Compiled | None = None
+        self._kernels = Kernels()
         self._turns: Turns | None = None
         self._tier: Tier = "whole"
         self.family = ""
@@ -114,9 +123,20 @@ class Network:
         if tier == "blocks":
             let_blocks_take_turns(self._unet, turns)
 
-    def attend_by(self, kernel: Kernel | None) -> None:
-        """From now on attention of a UNet in bf16 is computed by this kernel, or by torch's (None)."""
-        attend_by(self._unet, kernel)
+    def compute_by(self, kernels: Kernels) -> None:
+        """From now on UNet and autoencoders compute by these kernels what is in bf16 on a processor."""
+        self._kernels = kernels
+        attend_by(self._unet, kernels.attention)
+        normalise_by(self._unet, kernels.norm)
+
+    def compile_with(self, compiler: Compiler) -> None:
+        """From now on a UNet and the checkpoint's own autoencoder answer by compiled passes where those are ready.
+
+        Not for networks that take turns, or whose weights are held in eight bits.
+        """
+        if isinstance(self._unet, UNet2DConditionModel):
+            self._compiled = Compiled(compiler, self._unet, unet.apply, "the UNet")
+        self._vae.compile_with(compiler)
 
     def _use(self, module: nn.Module) -> None:
         """Have a network where it is to compute."""
@@ -127,8 +147,8 @@ class Network:
     @property
     def device(self) -> torch.device:
         """Where the networks compute."""
-        device: torch.device = self._turns.device if self._turns else self._unet.device
-        return device
+        # Asked at every evaluation: diffusers' own `device` walks through all modules.
+        return self._turns.device if self._turns else next(self._unet.parameters()).device
 
     @property
     def scale(self) -> float:
@@ -185,9 +205,16 @@ class Network:
     @property
     def nbytes(self) -> int:
         """Bytes of all weights as they are held now."""
-        modules: tuple[nn.Module, ...] = (self._text.module, self._unet, self._vae.module)
-        beside = self._text_adapters.nbytes + self._unet_adapters.nbytes
-        return beside + sum(weight.nbytes for module in modules for weight in module.parameters())
+        adapters = self._text_adapters.nbytes + self._unet_adapters.nbytes
+        text = sum(weight.nbytes for weight in self._text.module.parameters())
+        return text + self._unet_nbytes() + self._vae.nbytes + adapters
+
+    def _unet_nbytes(self) -> int:
+        """Asked at every evaluation, and a walk through all weights: adapters alone change it."""
+        carried = self._unet_adapters.carried
+        if self._unet_weighed is None or self._unet_weighed[0] != carried:
+            self._unet_weighed = carried, sum(weight.nbytes for weight in self._unet.parameters())
+        return self._unet_weighed[1]
 
     @property
     def text_width(self) -> int:
@@ -236,10 +263,23 @@ class Network:
         `features`, which `denoise_and_keep` gave, the inner layers are taken to have found those.
         """
         self.merge("denoiser")
+        if features is None:
+            answer = self._compiled_answer(x, timesteps, context, vector)
+            if answer is not None:
+                return answer
         with self._variations(x):
             if features is not None:
                 return denoise_outside(self._unet, features, x, timesteps, context, vector)
             return self._run(self._unet, x, timesteps, context, vector)
+
+    def _compiled_answer(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor | None:
+        """A compiled pass's answer; None if there is none, or if the variant is more than other weights."""
+        variant = self.variant
+        if self._compiled is None or variant.tiling or variant.hypernetworks or variant.token_merging:
+            return None
+        given = unet.inputs(self._unet, x, timesteps, context, vector)
+        answer = self._compiled.find_answer(*(one for one in given if one is not None))
+        return None if answer is None else answer.float()
 
     @torch.inference_mode()
     def denoise_and_keep(
@@ -250,8 +290,9 @@ class Network:
         """
         if not isinstance(self._unet, UNet2DConditionModel) or self._tier == "blocks":
             return self.denoise(x, timesteps, context, vector), None
-        with inner_features(self._unet) as found:
-            answer = self.denoise(x, timesteps, context, vector)
+        self.merge("denoiser")
+        with inner_features(self._unet) as found, self._variations(x):
+            answer = self._run(self._unet, x, timesteps, context, vector)
         return answer, found[0]
 
     @contextmanager
@@ -275,11 +316,15 @@ class Network:
         """
         if self.variant.check and bool(latents.isnan().any()):
             raise NotANumberError("the UNet", self.dtype)
-        self._use(self.vae.module)
-        return self.vae.decode(latents, self.variant.vae_use)
+        return self._ready_vae().decode(latents, self.variant.vae_use)
 
     @torch.inference_mode()
     def encode_image(self, images: Tensor) -> Tensor:
         """Scaled latents `[B, C, H/8, W/8]` float32 of pictures `[B, 3, H, W]` in -1..1 (the posterior's mean)."""
+        return self._ready_vae().encode(images, self.variant.vae_use)
+
+    def _ready_vae(self) -> Vae:
+        """The autoencoder in use, where it is to compute and by the kernels that it is to compute by."""
         self._use(self.vae.module)
-        return self.vae.encode(images, self.variant.vae_use)
+        self.vae.normalise_by(self._kernels.norm)
+        return self.vae

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from darkroom.nets.libraries import ResnetBlock2D
+from darkroom.nets.norms import normalise_and_activate
 from darkroom.nets.packing import suits
 
 
@@ -17,10 +18,9 @@ class QuickResnet(ResnetBlock2D):  # type: ignore[misc]  # diffusers has no type
         if not suits(input_tensor):
             answer: Tensor = super().forward(input_tensor, temb, *args, **others)
             return answer
-        x = self.conv1(functional.silu(self.norm1(input_tensor), inplace=True))
-        if temb is not None:
-            x += self.time_emb_proj(functional.silu(temb))[:, :, None, None]
-        x = functional.silu(self.norm2(x), inplace=True)
+        x = self.conv1(normalise_and_activate(self.norm1, input_tensor))
+        time = None if temb is None else self.time_emb_proj(functional.silu(temb))
+        x = normalise_and_activate(self.norm2, x, time, over=True)
         shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
         added: Tensor = self.conv2.plus(x, shortcut)
         return added

@@ -26,10 +26,17 @@ def open_stream(source: Source, seed: int, device: torch.device) -> Stream:
     """A fresh stream of normals for a seed in 0..2^64-1; its tensors lie on `device`."""
     if source == "NV":
         philox = Philox(seed)
-        return lambda shape: torch.from_numpy(philox.normal(shape)).to(device)
+        return lambda shape: _sent(torch.from_numpy(philox.normal(shape)), device)
     drawing = device if source == "GPU" and device.type == "cuda" else torch.device("cpu")
     generator = torch.Generator(drawing).manual_seed(seed)
-    return lambda shape: torch.randn(shape, generator=generator, device=drawing).to(device)
+    return lambda shape: _sent(torch.randn(shape, generator=generator, device=drawing), device)
+
+
+def _sent(noise: Tensor, device: torch.device) -> Tensor:
+    """Noise on its device. A copy to a GPU from page-locked memory waits for nothing that the GPU still has to do."""
+    if device.type != "cuda" or noise.device.type == "cuda":
+        return noise.to(device)
+    return noise.pin_memory().to(device, non_blocking=True)
 
 
 class Philox:

@@ -10,6 +10,7 @@ from darkroom.bench import command, scenarios
 from darkroom.bench.orders import Order, arriving, mixed, orders, percentile
 from darkroom.bench.rows import Row, as_json, figure, page, ratios, table
 from darkroom.bench.subjects import run_all
+from darkroom.bench.worker import QUIET_ROUNDS, settle
 from darkroom.cli import app
 
 
@@ -78,3 +79,10 @@ def test_an_unknown_scenario_is_refused_before_anything_is_measured(tmp_path: Pa
     done = CliRunner().invoke(app, ["bench", "--scenario", "none such", "--output", str(tmp_path / "out")])
     assert done.exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_work_goes_on_until_nothing_more_is_compiled_for_it() -> None:
+    begun: list[int] = []
+    compiling = iter([False, True, True, *[False] * 100])
+    settle(lambda: begun.append(1), lambda: next(compiling))
+    assert len(begun) == 2 + QUIET_ROUNDS

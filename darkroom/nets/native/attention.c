@@ -3,6 +3,7 @@
 //
 // Nine tenths of the time of torch's own kernel go into the exponential and what stands around it. Here a block of
 // scores stays in the first-level cache until it has become shares, which takes two short passes over it.
+#define _GNU_SOURCE // for syscall
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
@@ -41,33 +42,29 @@ static void pack_values(const bf16 *v, long stride, long m, long d, bf16 *packed
     }
 }
 
-// 2^x for x <= 0: the whole part into the exponent, of the rest a polynomial that is off by 3e-6 at most (minimax fit).
+// 2^x for x <= 0: of the part above the next whole number a polynomial that is off by 8e-5 at most (minimax fit); the
+// whole part is added to the exponent.
 static inline __m512 exp2_of(__m512 x) {
-    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 part = _mm512_sub_ps(x, whole);
-    __m512 y = _mm512_set1_ps(9.57010161e-3f);
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(5.59178603e-2f));
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(2.40247448e-1f));
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(6.93121815e-1f));
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.999999261f));
-    return _mm512_scalef_ps(y, whole);
+    __m512 part = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), y = _mm512_set1_ps(7.80240312e-2f);
+    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(2.26067073e-1f));
+    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(6.95833992e-1f));
+    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(9.99925126e-1f));
+    return _mm512_scalef_ps(y, x);
 }
 
-static void products_with_keys(const bf16 *q, const bf16 *keys, long steps, long count, float *scores) {
-    for (long key = 0; key < count; key += 32) {
-        const bf16 *right = keys + key / 16 * steps * 512;
-        _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
-        for (long step = 0; step < steps; step++) {
-            _tile_loadd(4, q + step * 32, steps * 64);
-            _tile_loadd(5, q + step * 32 + 16 * steps * 32, steps * 64);
-            _tile_loadd(6, right + step * 512, 64);
-            _tile_loadd(7, right + (steps + step) * 512, 64);
-            _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
-            _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
-        }
-        _tile_stored(0, scores + key, KEYS * 4); _tile_stored(1, scores + key + 16, KEYS * 4);
-        _tile_stored(2, scores + key + 16 * KEYS, KEYS * 4); _tile_stored(3, scores + key + 16 * KEYS + 16, KEYS * 4);
+// The scores of 32 keys for all rows.
+static inline void products_with_keys(const bf16 *q, const bf16 *right, long steps, float *scores) {
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    for (long step = 0; step < steps; step++) {
+        _tile_loadd(4, q + step * 32, steps * 64);
+        _tile_loadd(5, q + step * 32 + 16 * steps * 32, steps * 64);
+        _tile_loadd(6, right + step * 512, 64);
+        _tile_loadd(7, right + (steps + step) * 512, 64);
+        _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
     }
+    _tile_stored(0, scores, KEYS * 4); _tile_stored(1, scores + 16, KEYS * 4);
+    _tile_stored(2, scores + 16 * KEYS, KEYS * 4); _tile_stored(3, scores + 16 * KEYS + 16, KEYS * 4);
 }
 
 static void add_values(const bf16 *shares, const bf16 *values, long columns, long count, float *out) {
@@ -117,7 +114,7 @@ static void attend_rows(const bf16 *q, long q_stride, long rows, const bf16 *key
                         float scale, bf16 *out, long out_stride) {
     long steps = up(d, 32) / 32, columns = up(d, 16) / 16;
     _Alignas(64) bf16 left[ROWS * MAX_DIM], shares[ROWS * KEYS];
-    _Alignas(64) float scores[ROWS * KEYS], found[ROWS * MAX_DIM], top[ROWS];
+    _Alignas(64) float scores[2][ROWS * KEYS], found[ROWS * MAX_DIM], top[ROWS];
     __m512 sum[ROWS];
     memset(left, 0, sizeof(bf16) * ROWS * steps * 32);
     memset(found, 0, sizeof(float) * ROWS * columns * 16);
@@ -126,13 +123,20 @@ static void attend_rows(const bf16 *q, long q_stride, long rows, const bf16 *key
         sum[row] = _mm512_setzero_ps();
         if (row < rows) memcpy(left + row * steps * 32, q + row * q_stride, sizeof(bf16) * d);
     }
+    for (long key = 0; key < m && key < KEYS; key += 32)
+        products_with_keys(left, keys + key / 16 * steps * 512, steps, scores[0] + key);
     for (long key = 0; key < m; key += KEYS) {
         long count = m - key < KEYS ? m - key : KEYS, whole = up(count, 32);
-        products_with_keys(left, keys + key / 16 * steps * 512, steps, whole, scores);
-        for (long row = 0; row < ROWS; row++) {
-            for (long i = count; i < whole; i++) scores[row * KEYS + i] = -3e38f;
-            weigh(scores + row * KEYS, whole, scale, top + row, sum + row, shares + row * KEYS,
-                  found + row * columns * 16, columns * 16);
+        float *now = scores[key / KEYS % 2], *next = scores[(key / KEYS + 1) % 2];
+        // The next block's products are put between the rows, so that one unit multiplies while others weigh.
+        for (long part = 0; part < KEYS / 32; part++) {
+            long ahead = key + KEYS + part * 32;
+            if (ahead < m) products_with_keys(left, keys + ahead / 16 * steps * 512, steps, next + part * 32);
+            for (long row = part * ROWS * 32 / KEYS; row < (part + 1) * ROWS * 32 / KEYS; row++) {
+                for (long i = count; i < whole; i++) now[row * KEYS + i] = -3e38f;
+                weigh(now + row * KEYS, whole, scale, top + row, sum + row, shares + row * KEYS,
+                      found + row * columns * 16, columns * 16);
+            }
         }
         add_values(shares, values + key / 32 * columns * 512, columns, whole, found);
     }

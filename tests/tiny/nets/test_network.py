@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from darkroom.nets.network import Network
+from darkroom.nets.kernels import Kernels, find_kernels
+from darkroom.nets.network import Network, Variant
 from darkroom.nets.norms import QuickGroupNorm
 from darkroom.nets.store import load
 from darkroom.nets.text import Emphasis, emphasise
@@ -94,6 +95,43 @@ def test_half_precision_answers_in_float32_and_nearly_the_same(network: Network,
     assert close(exact, rounded, 0.05)
     assert close(network.decode(x), half.decode(x), 0.05)
     assert half.nbytes < network.nbytes
+
+
+def test_kernels_of_our_own_answer_as_torchs_do_and_only_as_long_as_they_are_there(
+    network: Network, half: Network, tmp_path: Path
+) -> None:
+    kernels = find_kernels(tmp_path)
+    if kernels.norm is None:
+        pytest.skip("no AVX2 or no C compiler here")
+    x, t, context = noise(2, 4, 9, 13), torch.tensor([10.0, 900.0]), encode(network, "a cat", "a dog")
+    exact, theirs = network.denoise(x, t, context), half.denoise(x, t, context)
+    pictures, theirs_decoded = network.decode(x), half.decode(x)
+    half.compute_by(kernels)
+    ours, decoded = half.denoise(x, t, context), half.decode(x)
+    half.compute_by(Kernels())
+    assert not torch.equal(ours, theirs)
+    assert (ours - exact).abs().mean() <= 1.05 * (theirs - exact).abs().mean()
+    assert (decoded - pictures).abs().mean() <= 1.05 * (theirs_decoded - pictures).abs().mean()
+    assert torch.equal(half.denoise(x, t, context), theirs)
+    assert torch.equal(half.decode(x), theirs_decoded)
+
+
+def test_an_autoencoder_that_stands_in_computes_by_the_kernels_too(path: Path) -> None:
+    one, other = (load(path, path.with_suffix(".yaml"), CPU, torch.bfloat16) for _ in range(2))
+    seen = []
+
+    def kernel(x: Tensor, *_: object, **__: object) -> Tensor:
+        seen.append(x.shape)
+        return x
+
+    one.compute_by(Kernels(norm=kernel))
+    one.variant = Variant(vae=other.vae)
+    one.decode(noise(1, 4, 8, 8))
+    assert seen
+    one.compute_by(Kernels())
+    seen.clear()
+    one.decode(noise(1, 4, 8, 8))
+    assert not seen
 
 
 def test_text_is_encoded_in_full_precision_on_a_processor(network: Network, half: Network) -> None:

@@ -1,0 +1,49 @@
+"""C code of our own (`native/`), compiled on this machine: once per version, in a second, kept in a folder.
+
+Knows nothing of what the code does.
+"""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+
+COMPILERS = ("cc", "gcc", "clang")
+FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fopenmp")
+COMPILING_S = 60.0
+
+FAILURES = (OSError, subprocess.SubprocessError, AttributeError)
+"""What `load` raises, and what using what it gave does if that is not what it should be."""
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept: the XDG base directory specification's folder for what can be made again."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "darkroom"
+
+
+def load(name: str, flags: Sequence[str], folder: Path) -> ctypes.CDLL:
+    """The library of `native/NAME.c` as it is now, compiled into a folder unless it lies there. Raises `FAILURES`."""
+    return ctypes.CDLL(str(_compiled(name, (*FLAGS, *flags), folder)))
+
+
+def _compiled(name: str, flags: Sequence[str], folder: Path) -> Path:
+    source = files("darkroom.nets").joinpath(f"native/{name}.c").read_bytes()
+    library = folder / f"{name}-{sha256(source + ' '.join(flags).encode()).hexdigest()[:16]}.so"
+    if library.is_file():
+        return library
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise FileNotFoundError(f"there is no C compiler ({', '.join(COMPILERS)})")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = Path(scratch) / library.name
+        command = [compiler, *flags, "-x", "c", "-", "-o", str(made)]
+        subprocess.run(command, input=source, check=True, capture_output=True, timeout=COMPILING_S)  # noqa: S603
+        made.replace(library)
+    return library
