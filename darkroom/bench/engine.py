@@ -10,6 +10,7 @@ from typing import Any
 from darkroom.api.convert import to_spec
 from darkroom.api.models import Txt2Img
 from darkroom.bench.orders import Order
+from darkroom.bench.subjects import START_LIMIT_S, NotHereError
 from darkroom.engine.catalogue import Catalogue
 from darkroom.engine.local import LocalEngine
 from darkroom.jobs.spec import JobSpec
@@ -21,6 +22,7 @@ class Engine:
     """An engine whose only checkpoint is the one that is told. May be asked from any thread."""
 
     def __init__(self, told: dict[str, Any]) -> None:
+        """Start it and wait until it is ready. Raises NotHereError."""
         folder = Path(told["folder"])
         self._settings = Settings(
             device=told["device"],
@@ -38,7 +40,13 @@ class Engine:
         self._options = Options(None, {"sd_model_checkpoint": self._checkpoints[0].path})
         self._loop = asyncio.new_event_loop()
         Thread(target=self._loop.run_forever, daemon=True).start()
+        self._wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_LIMIT_S
         while not self._engine.ready():
+            if time.monotonic() > deadline:
+                raise NotHereError(f"the engine is not ready after {START_LIMIT_S:.0f} s: see its log")
             time.sleep(0.05)
 
     def draw(self, order: Order) -> None:
