@@ -9,11 +9,17 @@ import ctypes
 import platform
 import time
 from collections.abc import Callable
+from mmap import PAGESIZE
+from pathlib import Path
 from typing import Final
 
-RETURN_EVERY_S: Final = 60.0
-"""How often free pages are handed back: pieces that live long come to lie among those that do not, and without it the
-heap grows for an hour. Getting a gigabyte again takes a quarter of a second.
+LOOK_EVERY_S: Final = 5.0
+"""How often it is seen whether there is so much to hand back that it is worth it."""
+
+WORTHWHILE: Final = 1.1
+"""Memory is handed back when there is so much more than was left the last time. Pieces that live long come to lie among
+those that do not (torch's kernels are made anew for each size of pictures and batches), and without it the heap grows
+for an hour. Getting a gigabyte again takes a quarter of a second, so a heap that is needed as it is stays.
 """
 
 # Parameters of mallopt(3), and what they are set to.
@@ -41,15 +47,29 @@ def return_freed_memory() -> bool:
     return True
 
 
+def private_bytes() -> int:
+    """What this process has in main memory, but for mapped files; 0 where the system does not tell as Linux does."""
+    try:
+        resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
+    except OSError:
+        return 0
+    return (resident - shared) * PAGESIZE
+
+
 class Returning:
-    """Has freed memory handed back now and then, as long as there is work that frees some."""
+    """Has freed memory handed back now and then, where work has left enough of it."""
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, give_back: Callable[[], object] = return_freed_memory
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        held: Callable[[], int] = private_bytes,
+        give_back: Callable[[], object] = return_freed_memory,
     ) -> None:
         self._clock = clock
+        self._held = held
         self._give_back = give_back
-        self._due_s = clock() + RETURN_EVERY_S
+        self._due_s = clock() + LOOK_EVERY_S
+        self._left = 0
         self._worked = False
 
     def work(self) -> None:
@@ -57,13 +77,16 @@ class Returning:
         self._worked = True
 
     def tidy(self) -> float | None:
-        """Hand it back if it is time. In how many seconds that will be; None if there is nothing to hand back."""
+        """Hand it back if it is time and worth it. In how many seconds to look again; None before the next work."""
         if not self._worked:
             return None
-        left_s = self._due_s - self._clock()
-        if left_s > 0:
-            return left_s
-        self._give_back()
-        self._due_s = self._clock() + RETURN_EVERY_S
+        wait_s = self._due_s - self._clock()
+        if wait_s > 0:
+            return wait_s
+        if self._held() > WORTHWHILE * self._left:
+            self._give_back()
+            self._left = self._held()
+        self._left = min(self._left, self._held())
+        self._due_s = self._clock() + LOOK_EVERY_S
         self._worked = False
         return None

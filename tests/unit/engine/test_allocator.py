@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from darkroom.engine.allocator import RETURN_EVERY_S, Returning
+from darkroom.engine.allocator import LOOK_EVERY_S, Returning, private_bytes
 
 PROGRAM = """
 import resource, sys
@@ -34,18 +34,57 @@ def test_freed_memory_is_used_again_without_page_faults() -> None:
     assert page_faults("keep") < page_faults("default") / 10
 
 
-def test_freed_memory_is_handed_back_now_and_then_and_only_after_work() -> None:
-    now, given = [0.0], list[float]()
-    returning = Returning(clock=lambda: now[0], give_back=lambda: given.append(now[0]))
-    assert returning.tidy() is None
-    returning.work()
-    assert returning.tidy() == RETURN_EVERY_S
-    now[0] = RETURN_EVERY_S
-    assert returning.tidy() is None
-    assert returning.tidy() is None
-    now[0] = 1.5 * RETURN_EVERY_S
-    returning.work()
-    assert returning.tidy() == 0.5 * RETURN_EVERY_S
-    now[0] = 9 * RETURN_EVERY_S
-    assert returning.tidy() is None
-    assert given == [RETURN_EVERY_S, 9 * RETURN_EVERY_S]
+class Heap:
+    """A clock and a process whose memory grows by as much as a test says, and goes back to what it really needs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.needed = self.held = 1000
+        self.given: list[float] = []
+        self.returning = Returning(clock=lambda: self.now, held=lambda: self.held, give_back=self._give_back)
+
+    def _give_back(self) -> None:
+        self.given.append(self.now)
+        self.held = self.needed
+
+    def work(self, held: int) -> None:
+        self.now += LOOK_EVERY_S
+        self.held = held
+        self.returning.work()
+        assert self.returning.tidy() is None
+
+
+def test_freed_memory_is_handed_back_where_there_is_a_tenth_more_than_was_left() -> None:
+    heap = Heap()
+    heap.work(1200)  # nothing is known of what is needed
+    heap.work(1090)
+    heap.work(1110)
+    assert heap.given == [LOOK_EVERY_S, 3 * LOOK_EVERY_S]
+
+
+def test_less_memory_that_is_needed_makes_less_of_it_worth_handing_back() -> None:
+    heap = Heap()
+    heap.work(1000)
+    heap.needed = 500
+    heap.work(500)  # a model was dropped
+    heap.work(560)
+    assert heap.given == [LOOK_EVERY_S, 3 * LOOK_EVERY_S]
+
+
+def test_nothing_is_looked_at_too_soon_or_without_work() -> None:
+    heap = Heap()
+    heap.now, heap.held = 9 * LOOK_EVERY_S, 2000
+    assert heap.returning.tidy() is None
+    assert not heap.given
+    heap.work(2000)
+    heap.now += 0.25 * LOOK_EVERY_S
+    heap.returning.work()
+    assert heap.returning.tidy() == 0.75 * LOOK_EVERY_S
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it so")
+def test_a_process_knows_its_own_memory() -> None:
+    before = private_bytes()
+    kept = bytearray(64 << 20)
+    kept[::4096] = bytes(len(kept) // 4096)
+    assert 60 << 20 <= private_bytes() - before <= 80 << 20
