@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=10, help="how many times the server's capacity")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--size", type=int, default=128, help="side in pixels")
-    parser.add_argument("--backlog-s", type=float, default=3, help="how long each of the two queues may be, in work")
+    parser.add_argument("--backlog-s", type=float, default=2, help="most work in each queue, and in hand, in seconds")
     parser.add_argument("--threads", type=int, default=0, help="the server's setting")
     parser.add_argument("--slow-reader-s", type=float, default=5, help="the server's setting")
     parser.add_argument("--slow", type=int, default=10, help="clients that read a byte a second")
@@ -62,10 +62,11 @@ def main() -> None:
     body = {"prompt": "puppy dog", "steps": wanted.steps, "width": wanted.size, "height": wanted.size}
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), *flags) as server:
         rate = asyncio.run(capacity(server, body))
-    # An operator who wants quick answers lets queues be no longer than what is done in so many seconds.
+    # An operator who wants quick answers lets queues be no longer than what is done in so many seconds, and has no more
+    # in work: all three are done before the next request has the device to itself.
     most = max(2, round(rate * wanted.backlog_s))
-    flags += [f"--max-queue={most}", f"--max-jobs={most}"]
-    print(f"at most {rate:.1f} pictures/s; {most} may wait in each queue", flush=True)
+    flags += [f"--max-queue={most}", f"--max-jobs={most}", f"--max-lanes={most}"]
+    print(f"at most {rate:.1f} pictures/s; {most} may wait in each queue, {most} be in work", flush=True)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), *flags) as server:
         asyncio.run(measure(server, body, rate * wanted.times, wanted.seconds, wanted.slow))
 
