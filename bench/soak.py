@@ -2,9 +2,8 @@
 
 Several clients ask for all kinds of work without a pause: pictures of many sizes from texts and from pictures, larger
 ones of finished pictures, work that is promised and followed, lists; and some go away in the middle. The largest of
-each kind comes first, from all of them at once. Prints the
-server's resident memory by the minute. The last line compares the last minute's with an early one's; the program fails
-where that grew by more than two per cent.
+each kind and every size come first, from all of them at once. Prints the server's resident memory by the minute. The
+last line compares the last minute's with an early one's; the program fails where that grew by more than two per cent.
 """
 
 import argparse
@@ -16,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -77,7 +77,7 @@ async def soak(server: Server, clients: int, minutes: int, pause_s: float) -> So
     found = Soaked()
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S, limits=limits) as client:
-        # The most that there can be at once comes first: what grows later is not a first time.
+        # The most that there can be at once comes first, and every size: what grows later is not a first time.
         await warm_up(client, clients)
         until = time.monotonic() + 60 * minutes
         tasks = [asyncio.create_task(ask(client, found, random.Random(n), until, pause_s)) for n in range(clients)]
@@ -99,9 +99,15 @@ class Most(random.Random):
 
 
 async def warm_up(client: httpx.AsyncClient, clients: int) -> None:
-    """All clients ask for the largest work of a kind at the same time, kind by kind."""
+    """All clients ask for the same at the same time: the largest work of each kind, then pictures of every size, as many
+    as there may be. torch makes kernels for each size and each number of pictures that it has not seen.
+    """
     for kind in (txt2img, hires, img2img, extras):
         await asyncio.gather(*(kind(client, Most(n)) for n in range(clients)))
+    for width, height, pictures, askers in product(SIZES, SIZES, (1, 2, 3), range(1, clients + 1)):
+        sized = {"width": width, "height": height, "batch_size": pictures}
+        bodies = [wishes(Most(n)) | sized for n in range(askers)]
+        await asyncio.gather(*(post(client, "/sdapi/v1/txt2img", body) for body in bodies))
 
 
 async def watch(server: Server, found: Soaked, minutes: int) -> None:

@@ -449,7 +449,12 @@ def kernels_for(settings: Settings, device: torch.device, dtype: torch.dtype) ->
     """The kernels of our own that networks compute by, where settings and machine allow."""
     if not settings.native_kernels or device.type != "cpu" or dtype != torch.bfloat16:
         return Kernels()
-    return find_kernels(cache_folder())
+    try:
+        folder = cache_folder()
+    except RuntimeError as error:  # a user without a name, as containers have them, and no HOME
+        log.info("torch's own kernels do all the work: there is no folder for others: %s", error)
+        return Kernels()
+    return find_kernels(folder)
 
 
 def find_compiler(settings: Settings, device: torch.device, dtype: torch.dtype, *, turns: bool) -> Compiler | None:

@@ -377,10 +377,10 @@ class Ledger:
             return find_one(session, Job, job_id, record_of, name="job")
 
     def find_by_key(self, owner: str, key: str) -> Record | None:
-        """The job that an owner gave a key."""
+        """The job that an owner gave a key. Raises RowDamaged."""
         with self._database.begin() as session:
-            job = session.scalars(select(Job).where(Job.owner == owner, Job.idempotency_key == key)).first()
-            return record_of(job) if job else None
+            job_id = session.scalar(select(Job.id).where(Job.owner == owner, Job.idempotency_key == key))
+            return find_one(session, Job, job_id, record_of, name="job") if job_id else None
 
     def list_jobs(self, wanted: Wanted) -> Page[Record]:
         """Jobs, the last submitted first; without those that cannot be read any more. Raises BadRequest."""

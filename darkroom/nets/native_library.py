@@ -4,6 +4,7 @@ Knows nothing of what the code does.
 """
 
 import ctypes
+import logging
 import os
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fopenmp")
@@ -29,21 +32,26 @@ def cache_folder() -> Path:
 
 def load(name: str, flags: Sequence[str], folder: Path) -> ctypes.CDLL:
     """The library of `native/NAME.c` as it is now, compiled into a folder unless it lies there. Raises `FAILURES`."""
-    return ctypes.CDLL(str(_compiled(name, (*FLAGS, *flags), folder)))
-
-
-def _compiled(name: str, flags: Sequence[str], folder: Path) -> Path:
-    source = files("darkroom.nets").joinpath(f"native/{name}.c").read_bytes()
+    source, flags = files("darkroom.nets").joinpath(f"native/{name}.c").read_bytes(), (*FLAGS, *flags)
     library = folder / f"{name}-{sha256(source + ' '.join(flags).encode()).hexdigest()[:16]}.so"
     if library.is_file():
-        return library
+        try:
+            return ctypes.CDLL(str(library))
+        except OSError:
+            log.info("%s cannot be loaded, and is compiled anew", library)
+    _compile(source, flags, library)
+    return ctypes.CDLL(str(library))
+
+
+def _compile(source: bytes, flags: Sequence[str], library: Path) -> None:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise FileNotFoundError(f"there is no C compiler ({', '.join(COMPILERS)})")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         made = Path(scratch) / library.name
         command = [compiler, *flags, "-x", "c", "-", "-o", str(made)]
         subprocess.run(command, input=source, check=True, capture_output=True, timeout=COMPILING_S)  # noqa: S603
+        with made.open("rb") as file:
+            os.fsync(file.fileno())  # half a library, as a loss of power leaves it, ends whoever loads it
         made.replace(library)
-    return library

@@ -45,8 +45,9 @@ class NormKernel(Protocol):
 
 
 def fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernel takes a picture and a norm's weights."""
-    return x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu" and x.dim() == 4
+    """Whether the kernel takes a picture and a norm's weights: it would read beyond weights that are too few."""
+    is_right = x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu" and x.dim() == 4
+    return is_right and x.shape[1] == len(weight) and x.numel() > 0
 
 
 def find_norm_kernel(folder: Path) -> NormKernel | None:

@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 from darkroom.engine.catalogue import Catalogue
 from darkroom.engine.client import ANYBODY, Event, Preview, PreviewMethod, Standing, result
 from darkroom.engine.local import KNEES, LocalEngine
+from darkroom.engine.runner import kernels_for
 from darkroom.errors import Busy, DarkroomError, UnknownName
 from darkroom.jobs.spec import JobSpec, Picture
+from darkroom.nets.kernels import Kernels
 from darkroom.settings import Settings
 from tests.tiny.checkpoints import write_tiny_checkpoint
 from tests.unit.engine.fake_runner import make_spec
@@ -226,3 +228,12 @@ def test_what_batches_cost_is_known_after_a_restart(tmp_path: Path) -> None:
         assert last[1:3] == ["tiny.safetensors", 64]
         assert set(last[3]) == {"2"}
         assert 0 < last[3]["2"] < 60
+
+
+def test_a_user_without_a_home_is_served_by_torchs_own_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert kernels_for(Settings(data_dir=tmp_path), torch.device("cpu"), torch.bfloat16) == Kernels()

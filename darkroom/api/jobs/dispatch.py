@@ -26,6 +26,7 @@ from darkroom.errors import DarkroomError
 from darkroom.history.database import HistoryUnavailable
 from darkroom.history.files import FilesUnavailable
 from darkroom.history.ledger import LEASE_S, SUSPECT_AFTER, Answered, Asked, Record, State, Wish
+from darkroom.history.rows import RowDamaged
 from darkroom.logs import about
 from darkroom.options.values import OptionValues
 from darkroom.turns import has_place
@@ -301,7 +302,10 @@ def _take_over_all(books: Books) -> int:
 
 def _clear_away(books: Books, job_id: str, keys: Sequence[str]) -> None:
     """Let files go that belong to nothing: their job was cancelled while it ended. What another server does, stays."""
-    record = books.ledger.find(job_id)
+    try:
+        record = books.ledger.find(job_id)
+    except RowDamaged:
+        record = None  # nobody goes on with it
     if (record is None or record.ended) and not books.gallery.of_job(job_id):
         remove_files(books.files, keys)
 

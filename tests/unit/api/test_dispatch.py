@@ -208,6 +208,21 @@ def test_a_job_that_is_cancelled_while_it_ends_leaves_no_files(
     assert len(client.get("/images").json()["images"]) == done
 
 
+def test_a_job_that_was_given_up_because_its_row_is_damaged_leaves_no_files_and_is_let_go(
+    client: TestClient, engine: FakeEngine, tmp_path: Path, hasty: None
+) -> None:
+    engine.held = True
+    job_id = promise(client)
+    until(lambda: bool(engine.jobs()))
+    with sqlite3.connect(tmp_path / "history.db") as opened:
+        opened.execute("UPDATE jobs SET state = 'failed', model = CAST(x'ff' AS TEXT) WHERE id = ?", [job_id])
+    opened.close()
+    engine.finish("job0")
+    until(lambda: not desk(client).present, limit_s=5)
+    assert not list((tmp_path / "pictures").rglob("*.png"))
+    assert client.get(f"/jobs/{job_id}").status_code == 410
+
+
 def test_who_floods_does_not_keep_another_one_waiting(serve: Serve, engine: FakeEngine, tmp_path: Path) -> None:
     slow = SlowEngine(0.05)
     settings = Settings(data_dir=tmp_path, history=False, jobs_at_once=1, **USERS)  # type: ignore[arg-type]

@@ -199,6 +199,15 @@ def test_what_is_damaged_of_a_job_is_told_of_that_job_alone(
     assert read(whole) is not None
 
 
+def test_a_key_whose_job_is_damaged_is_told_of_that_job_alone(ledger: Ledger, file: Path) -> None:
+    known = ledger.accept(job(idempotency_key="once"), ASKED)[0].id
+    damage(file, f"UPDATE jobs SET model = {NO_TEXT}")
+    for ask in (lambda: ledger.find_by_key("ann", "once"), lambda: ledger.accept(job(idempotency_key="once"), ASKED)):
+        with pytest.raises(RowDamaged, match=known):
+            ask()
+    assert ledger.find_by_key("ann", "twice") is None
+
+
 def test_a_whole_database_that_cannot_be_read_is_no_affair_of_one_job(ledger: Ledger, file: Path) -> None:
     known = ledger.accept(job(), ASKED)[0].id
     with sqlite3.connect(file) as opened:

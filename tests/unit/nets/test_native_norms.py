@@ -147,6 +147,8 @@ def test_only_what_the_kernel_reads_fits() -> None:
     assert not fits(half, weight.float())
     assert not fits(half[0], weight)
     assert not fits(half.to("meta"), weight)
+    assert not fits(half, weight[:1])
+    assert not fits(half[..., :0], weight)
 
 
 def test_without_a_compiler_there_is_no_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
