@@ -99,8 +99,8 @@ class Most(random.Random):
 
 
 async def warm_up(client: httpx.AsyncClient, clients: int) -> None:
-    """All clients ask for the same at the same time: the largest work of each kind, then pictures of every size, as many
-    as there may be. torch makes kernels for each size and each number of pictures that it has not seen.
+    """All clients ask for the same at the same time: the largest work of each kind, then pictures of every size, few
+    and many. torch makes kernels for each size and each number of pictures that it has not seen.
     """
     for kind in (txt2img, hires, img2img, extras):
         await asyncio.gather(*(kind(client, Most(n)) for n in range(clients)))
