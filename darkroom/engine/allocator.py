@@ -13,14 +13,16 @@ from mmap import PAGESIZE
 from pathlib import Path
 from typing import Final
 
-LOOK_EVERY_S: Final = 5.0
-"""How often it is seen whether there is so much to hand back that it is worth it."""
-
-WORTHWHILE: Final = 1.1
-"""Memory is handed back when there is so much more than was left the last time. Pieces that live long come to lie among
-those that do not (torch's kernels are made anew for each size of pictures and batches), and without it the heap grows
-for an hour. Getting a gigabyte again takes a quarter of a second, so a heap that is needed as it is stays.
+LEAST_S: Final = 5.0
+"""Freed memory is handed back no more often than this, and no less often than `REFAULTING` allows. Pieces that live
+long come to lie among those that do not (torch's kernels are made anew for each size of pictures and batches), and
+without it the heap grows for an hour.
 """
+
+REFAULTING: Final = 0.01
+"""At most so much of the time goes into getting again what was handed back."""
+
+REFAULT_S_PER_BYTE: Final = 0.25e-9
 
 # Parameters of mallopt(3), and what they are set to.
 _KEEP_FREED_MEMORY = (
@@ -57,7 +59,7 @@ def private_bytes() -> int:
 
 
 class Returning:
-    """Has freed memory handed back now and then, where work has left enough of it."""
+    """Has freed memory handed back now and then, as long as there is work that frees some."""
 
     def __init__(
         self,
@@ -68,8 +70,7 @@ class Returning:
         self._clock = clock
         self._held = held
         self._give_back = give_back
-        self._due_s = clock() + LOOK_EVERY_S
-        self._left = 0
+        self._due_s = clock() + LEAST_S
         self._worked = False
 
     def work(self) -> None:
@@ -77,16 +78,15 @@ class Returning:
         self._worked = True
 
     def tidy(self) -> float | None:
-        """Hand it back if it is time and worth it. In how many seconds to look again; None before the next work."""
+        """Hand it back if it is time. In how many seconds that will be; None if there is nothing to hand back."""
         if not self._worked:
             return None
-        wait_s = self._due_s - self._clock()
-        if wait_s > 0:
-            return wait_s
-        if self._held() > WORTHWHILE * self._left:
-            self._give_back()
-            self._left = self._held()
-        self._left = min(self._left, self._held())
-        self._due_s = self._clock() + LOOK_EVERY_S
+        left_s = self._due_s - self._clock()
+        if left_s > 0:
+            return left_s
+        before = self._held()
+        self._give_back()
+        returned = before - self._held()
+        self._due_s = self._clock() + max(LEAST_S, returned * REFAULT_S_PER_BYTE / REFAULTING)
         self._worked = False
         return None

@@ -5,7 +5,7 @@ alone.
 import logging
 import platform
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -98,7 +98,8 @@ class NetworkRunner:
         self._unload_after_s = settings.unload_after_s
         self._variants = Variants(catalogue.small, self._store, check=not settings.disable_nan_check)
         kernels = cache(lambda: kernels_for(settings, self._device, formats.denoiser))
-        self._compiler = find_compiler(settings, self._device, formats.denoiser, turns=self._turns is not None)
+        dtypes = {formats.denoiser, formats.vae}
+        self._compiler = find_compiler(settings, self._device, dtypes, turns=self._turns is not None)
         self._presence = Presence(catalogue, self._store, self._variants, kernels, self._compiler)
         self._prepared: Network | None = None
         self._texts: WeakKeyDictionary[Network, OrderedDict[Hashable, list[Cond]]] = WeakKeyDictionary()
@@ -457,7 +458,9 @@ def kernels_for(settings: Settings, device: torch.device, dtype: torch.dtype) ->
     return find_kernels(folder)
 
 
-def find_compiler(settings: Settings, device: torch.device, dtype: torch.dtype, *, turns: bool) -> Compiler | None:
+def find_compiler(
+    settings: Settings, device: torch.device, dtypes: Collection[torch.dtype], *, turns: bool
+) -> Compiler | None:
     """What compiles networks; None if nothing is to, or nothing can, which is logged."""
     if not settings.compile:
         return None
@@ -466,7 +469,7 @@ def find_compiler(settings: Settings, device: torch.device, dtype: torch.dtype, 
         reason = "exact asks for the same bytes at any time, and compiled answers differ from eager ones in low bits"
     elif turns:
         reason = "networks that take turns in a GPU's memory have no fixed place there"
-    elif device.type == "cpu" and dtype == torch.bfloat16:
+    elif device.type == "cpu" and torch.bfloat16 in dtypes:
         reason = "in bf16 a processor has layers of its own here, which are quicker"
     if reason:
         log.warning("networks are not compiled: %s", reason)

@@ -47,7 +47,7 @@ def _compile(source: bytes, flags: Sequence[str], library: Path) -> None:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise FileNotFoundError(f"there is no C compiler ({', '.join(COMPILERS)})")
-    library.parent.mkdir(parents=True, exist_ok=True)
+    library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there is run
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         made = Path(scratch) / library.name
         command = [compiler, *flags, "-x", "c", "-", "-o", str(made)]

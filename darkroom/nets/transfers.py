@@ -23,7 +23,7 @@ def fetched(x: Tensor) -> Tensor:
     """A tensor in main memory, with all of its numbers there."""
     if x.device.type != "cuda":
         return x.cpu()
-    found = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
-    found.copy_(x, non_blocking=True)
+    passing = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    passing.copy_(x, non_blocking=True)
     torch.cuda.current_stream(x.device).synchronize()
-    return found
+    return passing.clone()  # what is kept of a job must not hold page-locked memory

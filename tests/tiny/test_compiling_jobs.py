@@ -27,12 +27,12 @@ def test_nothing_is_compiled_where_it_must_not_be_and_the_log_says_why(
 ) -> None:  # fmt: skip
     settings = Settings(compile=True, data_dir=tmp_path, **options)  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING):
-        assert find_compiler(settings, CPU, dtype, turns=turns) is None
+        assert find_compiler(settings, CPU, {dtype}, turns=turns) is None
     assert reason in caplog.text
 
 
 def test_nothing_is_compiled_unless_it_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert find_compiler(Settings(data_dir=tmp_path), CPU, torch.float32, turns=False) is None
+    assert find_compiler(Settings(data_dir=tmp_path), CPU, {torch.float32}, turns=False) is None
     assert not caplog.messages
 
 

@@ -146,8 +146,9 @@ class Card {
       this.draw();
     } catch (error) {
       this.time.textContent = error.message;
+      this.gone = error.status === 404 || error.status === 410; // removed, or not to be read any more
     }
-    if (!FINAL.has(this.job.state)) await new Promise((resolve) => setTimeout(resolve, ASK_MS));
+    if (!FINAL.has(this.job.state) && !this.gone) await new Promise((resolve) => setTimeout(resolve, ASK_MS));
   }
 
   /** Follow the stream of events to its end. The browser takes a broken one up again where it broke. */

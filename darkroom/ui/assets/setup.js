@@ -8,5 +8,5 @@ export const language = setup.language || "en";
 /** A text in the reader's language; {places} are filled with values. */
 export function say(text, values = {}) {
   const found = setup.words?.[text] || text;
-  return found.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? values[name] : whole));
+  return found.replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(values, name) ? values[name] : whole));
 }

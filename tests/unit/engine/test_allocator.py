@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from darkroom.engine.allocator import LOOK_EVERY_S, Returning, private_bytes
+from darkroom.engine.allocator import LEAST_S, Returning, private_bytes
 
 PROGRAM = """
 import resource, sys
@@ -35,51 +35,49 @@ def test_freed_memory_is_used_again_without_page_faults() -> None:
 
 
 class Heap:
-    """A clock and a process whose memory grows by as much as a test says, and goes back to what it really needs."""
+    """A clock, and a process that has freed so many bytes whenever it is asked to hand them back."""
 
-    def __init__(self) -> None:
+    def __init__(self, freed: int) -> None:
         self.now = 0.0
-        self.needed = self.held = 1000
+        self.held = self.freed = freed
         self.given: list[float] = []
         self.returning = Returning(clock=lambda: self.now, held=lambda: self.held, give_back=self._give_back)
 
     def _give_back(self) -> None:
         self.given.append(self.now)
-        self.held = self.needed
+        self.held -= self.freed
 
-    def work(self, held: int) -> None:
-        self.now += LOOK_EVERY_S
-        self.held = held
-        self.returning.work()
-        assert self.returning.tidy() is None
-
-
-def test_freed_memory_is_handed_back_where_there_is_a_tenth_more_than_was_left() -> None:
-    heap = Heap()
-    heap.work(1200)  # nothing is known of what is needed
-    heap.work(1090)
-    heap.work(1110)
-    assert heap.given == [LOOK_EVERY_S, 3 * LOOK_EVERY_S]
+    def work_for(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.now += 1
+            self.held = self.freed
+            self.returning.work()
+            self.returning.tidy()
 
 
-def test_less_memory_that_is_needed_makes_less_of_it_worth_handing_back() -> None:
-    heap = Heap()
-    heap.work(1000)
-    heap.needed = 500
-    heap.work(500)  # a model was dropped
-    heap.work(560)
-    assert heap.given == [LOOK_EVERY_S, 3 * LOOK_EVERY_S]
+def test_freed_memory_is_handed_back_every_few_seconds_where_that_is_cheap() -> None:
+    heap = Heap(freed=100 << 20)
+    heap.work_for(21)
+    assert heap.given == [5, 10, 15, 20]
 
 
-def test_nothing_is_looked_at_too_soon_or_without_work() -> None:
-    heap = Heap()
-    heap.now, heap.held = 9 * LOOK_EVERY_S, 2000
+def test_much_memory_is_handed_back_so_seldom_that_getting_it_again_takes_a_hundredth_of_the_time() -> None:
+    heap = Heap(freed=2_000_000_000)
+    heap.work_for(120)
+    assert heap.given == [5, 55, 105]
+
+
+def test_nothing_is_handed_back_without_work() -> None:
+    heap = Heap(freed=1000)
+    heap.now = 100
     assert heap.returning.tidy() is None
-    assert not heap.given
-    heap.work(2000)
-    heap.now += 0.25 * LOOK_EVERY_S
     heap.returning.work()
-    assert heap.returning.tidy() == 0.75 * LOOK_EVERY_S
+    assert heap.returning.tidy() is None
+    heap.now += 1
+    assert heap.returning.tidy() is None
+    heap.returning.work()
+    assert heap.returning.tidy() == LEAST_S - 1
+    assert heap.given == [100]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it so")
