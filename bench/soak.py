@@ -31,6 +31,7 @@ LOOK_S = 1.0
 PATIENCE_S = 300
 SIZES = (64, 128, 192)
 SAMPLERS = ("Euler a", "DPM++ 2M", "UniPC", "Heun", "DPM++ 2M SDE")
+PROMPTS = ("a red apple", "a sailing boat", "a green house AND a blue sky")
 LATER = {"Prefer": "respond-async"}
 LISTS = (
     "/sdapi/v1/progress", "/sdapi/v1/options", "/sdapi/v1/sd-models", "/sdapi/v1/samplers", "/sdapi/v1/loras", "/jobs",
@@ -104,8 +105,10 @@ async def warm_up(client: httpx.AsyncClient, clients: int) -> None:
     """
     for kind in (txt2img, hires, img2img, extras):
         await asyncio.gather(*(kind(client, Most(n)) for n in range(clients)))
-    for width, height, pictures, askers in product(SIZES, SIZES, (1, 2, 3), range(1, clients + 1)):
-        sized = {"width": width, "height": height, "batch_size": pictures}
+    for width, height, prompt, pictures, askers in product(
+        SIZES, SIZES, PROMPTS[-2:], (1, 2, 3), range(1, clients + 1)
+    ):
+        sized = {"width": width, "height": height, "batch_size": pictures, "prompt": prompt, "steps": 2}
         bodies = [wishes(Most(n)) | sized for n in range(askers)]
         await asyncio.gather(*(post(client, "/sdapi/v1/txt2img", body) for body in bodies))
 
@@ -133,7 +136,7 @@ async def ask(client: httpx.AsyncClient, found: Soaked, chance: random.Random, u
 def wishes(chance: random.Random) -> dict[str, Any]:
     """The fields of a request that makes pictures."""
     return {
-        "prompt": chance.choice(("a red apple", "a sailing boat", "a green house AND a blue sky")),
+        "prompt": chance.choice(PROMPTS),
         "seed": chance.randrange(2**31),
         "steps": chance.randint(2, 6),
         "width": chance.choice(SIZES),

@@ -20,7 +20,7 @@ from darkroom.engine.catalogue import Catalogue
 from darkroom.engine.client import ANYBODY, DeviceMemory, EngineStats, Event, JobStatus, Preview, Standing
 from darkroom.engine.job import Job
 from darkroom.engine.tally import Tally
-from darkroom.engine.waiting import wait_asleep
+from darkroom.engine.torch_environment import prepare_environment
 from darkroom.engine.watching import UNWATCHED, Watcher
 from darkroom.errors import BadModelFile, Busy, DarkroomError, UnknownName
 from darkroom.jobs.describing import Description, InTags, InWords
@@ -260,7 +260,7 @@ class LocalEngine:
             self._abandon()
 
     def _start(self) -> Loop:
-        wait_asleep()
+        prepare_environment()
         from darkroom.engine import knees
         from darkroom.engine.costs import BatchCosts
         from darkroom.engine.loop import Loop

@@ -59,7 +59,8 @@ def pick(
 ) -> list[Waiting]:
     """The next batch: the lowest question that is due, and those of its kind that fit under `cap(key)` rows.
 
-    A question larger than the cap runs alone. Empty only if nothing waits.
+    Together they have a number of rows that processors' kernels are likely to be there for (`is_usual`), if leaving out
+    the last ones makes it one. A question larger than the cap runs alone. Empty only if nothing waits.
     """
     order = _in_turn(waiting)
     first = _find_due(order, worked_since) or _soonest(order)
@@ -71,7 +72,19 @@ def pick(
         if candidate is not first and candidate.key == first.key and candidate.rows <= room:
             batch.append(candidate)
             room -= candidate.rows
+    while len(batch) > 1 and not is_usual(sum(w.rows for w in batch)):
+        batch.pop()
     return batch
+
+
+def is_usual(rows: int) -> bool:
+    """Whether it is a power of two, or three times one.
+
+    Libraries make kernels for each number of rows, and keep only so many: whatever comes is answered with few of them,
+    and what is left out is the first of the next batch.
+    """
+    rest = rows // 3 if rows % 3 == 0 else rows
+    return rest.bit_count() == 1
 
 
 def linger_s(waiting: Sequence[Waiting], worked_since: WorkedSince, idle_s: float) -> float:

@@ -18,8 +18,8 @@ from darkroom.nets.cuda_graphs import Graphs, Recorder
 log = logging.getLogger(__name__)
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-"""Rows that passes are compiled for; other batches get further rows, which nobody looks at. The engine fills batches up
-to powers of two, and a picture brings one row or two, so that most batches are of such a size."""
+"""Rows that passes are compiled for; other batches get further rows, which nobody looks at. The engine makes batches of
+these sizes where it can."""
 
 MOST_PADDING = 0.2
 """No larger share of the computed rows is padding: that is about what compiling brings (1.2 times as quick at published

@@ -15,6 +15,7 @@ from darkroom.engine.policy import (
     PATIENCE,
     Changes,
     Waiting,
+    is_usual,
     linger_s,
     pick,
     tenure_s,
@@ -58,6 +59,15 @@ def test_a_batch_has_one_kind_stays_under_its_cap_and_repeats_nobody(
     assert len({w.key for w in batch}) == 1
     assert len({w.lane for w in batch}) == len(batch)
     assert len(batch) == 1 or sum(w.rows for w in batch) <= cap
+    assert len(batch) == 1 or is_usual(sum(w.rows for w in batch))
+
+
+def test_a_batch_has_a_usual_number_of_rows_and_who_is_left_out_comes_next() -> None:
+    assert [rows for rows in range(25) if is_usual(rows)] == [1, 2, 3, 4, 6, 8, 12, 16, 24]
+    five = [waiting(lane=n) for n in range(5)]
+    assert [w.lane for w in pick(five, cap_of(16))] == [0, 1, 2, 3]
+    assert [w.lane for w in pick([waiting(lane=0, rows=5), waiting(lane=1)], cap_of(16))] == [0]
+    assert [w.lane for w in pick([waiting(lane=0, rows=3), waiting(lane=1)], cap_of(16))] == [0]
 
 
 def lane(number: int, change_s: float = 0.0, level: float = 0.0) -> Waiting:
