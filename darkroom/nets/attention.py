@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from darkroom.nets.libraries import GEGLU, Attention, BasicTransformerBlock, Transformer2DModel
 from darkroom.nets.native_attention import Kernel, fits
-from darkroom.nets.packing import linear, linear_with, plain, suits
+from darkroom.nets.packing import PackedLinear, suits
 
 # torch's kernel is twice as quick where the number of keys is a multiple of this (torch 2.13, AMX, 77 keys).
 _KEYS = 16
@@ -60,13 +60,11 @@ class QuickGeglu(GEGLU):  # type: ignore[misc]  # diffusers has no types
 
     def forward(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
         """Twice the width of `proj` makes one of the answer; both halves are computed straight into it."""
-        weight = self.proj.weight
-        if not suits(hidden_states) or weight.dtype != torch.bfloat16 or torch.is_grad_enabled():
-            answer: Tensor = super().forward(hidden_states)
-            return answer
-        (value, gate), (value_bias, gate_bias) = plain(weight).chunk(2), self.proj.bias.chunk(2)
-        gates = linear(hidden_states, gate, gate_bias, "gelu")
-        return linear_with(hidden_states, gates, value, value_bias, "mul")
+        proj, is_quick = self.proj, suits(hidden_states) and not torch.is_grad_enabled()
+        if is_quick and isinstance(proj, PackedLinear) and proj.weight.dtype == torch.bfloat16:
+            return proj.gated(hidden_states)
+        answer: Tensor = super().forward(hidden_states)
+        return answer
 
 
 class QuickBlock(BasicTransformerBlock):  # type: ignore[misc]  # diffusers has no types

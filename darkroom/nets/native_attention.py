@@ -37,7 +37,7 @@ def fits(query: Tensor, heads: int) -> bool:
 
 def find_kernel(folder: Path) -> Kernel | None:
     """The kernel, compiled into a folder unless it lies there; None, and a line in the log, where that cannot be."""
-    if not _has_tiles():
+    if not has_tiles():
         return None
     try:
         kernel = _bound(load("attention", FLAGS, folder))
@@ -50,7 +50,8 @@ def find_kernel(folder: Path) -> Kernel | None:
     return kernel
 
 
-def _has_tiles() -> bool:
+def has_tiles() -> bool:
+    """Whether the processor multiplies tiles of bf16, and the system lets programs ask for it."""
     has = torch.cpu.get_capabilities()
     return platform.system() == "Linux" and bool(has.get("amx_bf16")) and bool(has.get("avx512_bf16"))
 

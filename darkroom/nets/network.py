@@ -25,6 +25,7 @@ from darkroom.nets.libraries import (
 )
 from darkroom.nets.merging import Merging, Share
 from darkroom.nets.norms import normalise_by
+from darkroom.nets.packing import multiply_by
 from darkroom.nets.placement import Tier, Turns, let_blocks_take_turns, send_buffers
 from darkroom.nets.text import Asked, Encoded, Text, TextEncoder
 from darkroom.nets.tokenizer import ClipTokenizer
@@ -128,6 +129,7 @@ class Network:
         self._kernels = kernels
         attend_by(self._unet, kernels.attention)
         normalise_by(self._unet, kernels.norm)
+        multiply_by(self._unet, kernels.product)
 
     def compile_with(self, compiler: Compiler) -> None:
         """From now on a UNet and the checkpoint's own autoencoder answer by compiled passes where those are ready.
@@ -326,5 +328,5 @@ class Network:
     def _ready_vae(self) -> Vae:
         """The autoencoder in use, where it is to compute and by the kernels that it is to compute by."""
         self._use(self.vae.module)
-        self.vae.normalise_by(self._kernels.norm)
+        self.vae.compute_by(self._kernels)
         return self.vae

@@ -1,8 +1,8 @@
 """Layers whose weights are put once, at their first use, into the order that a processor's bf16 kernels want.
 
 torch does so at every call otherwise, which for a picture's small inner layers takes longer than the product itself.
-Nothing else changes: the kernels and their answers are the same. Knows nothing of the networks that the layers stand
-in.
+With a kernel of our own (`native_products`) the order is that one's, else oneDNN's. Knows nothing of the networks that
+the layers stand in.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,9 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from darkroom.nets import native_products
+from darkroom.nets.native_products import SIDE, ProductKernel
 
 Way = Literal["add", "mul"]
 """How another tensor is joined to an answer before that is rounded."""
@@ -21,7 +24,12 @@ _ONE_DNN: Any = torch.ops.mkldnn
 
 def plain(weight: Tensor) -> Tensor:
     """A weight in an order that every operator understands."""
-    return weight.to_dense() if weight.is_mkldnn else weight
+    return weight.to_dense() if weight.is_mkldnn else native_products.unpack(weight)
+
+
+def is_packed(weight: Tensor) -> bool:
+    """Whether a weight is in the order of some kernel."""
+    return weight.is_mkldnn or native_products.is_packed(weight)
 
 
 def suits(x: Tensor) -> bool:
@@ -47,25 +55,53 @@ def linear_with(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None, w
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer of `[..., C]`."""
+    """A linear layer of `[..., C]`, by `kernel` if it has one that takes it."""
+
+    kernel: ProductKernel | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply; the answer has the type of `x`."""
-        return linear(x, self.weight, self.bias) if self._is_packed(x) else super().forward(x)
+        if not self._is_packed(x):
+            return super().forward(x)
+        if self.kernel is None or self.weight.is_mkldnn:
+            return linear(x, self.weight, self.bias)
+        return self.kernel.linear(x, self.weight, self.bias)
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
         """Multiply and add `other`, which has the answer's shape."""
-        if self._is_packed(x):
+        if not self._is_packed(x):
+            answer: Tensor = self(x)
+            return answer + other
+        if self.kernel is None or self.weight.is_mkldnn:
             return linear_with(x, other, self.weight, self.bias, "add")
-        answer: Tensor = self(x)
-        return answer + other
+        return self.kernel.linear(x, self.weight, self.bias, other)
+
+    def gated(self, x: Tensor) -> Tensor:
+        """The first half of the answer times the GELU of the second: Shazeer 2020, arXiv:2002.05202, equation 6."""
+        if self.kernel is not None and self.out_features % (2 * SIDE) == 0 and self._suits_kernel(x):
+            if not native_products.is_gated(self.weight):
+                self.weight = _parameter(native_products.pack_gated(plain(self.weight)))
+            return self.kernel.gated(x, self.weight, self.bias)
+        bias: Tensor | None = self.bias
+        value_bias, gate_bias = (None, None) if bias is None else bias.chunk(2)
+        value, gate = plain(self.weight).chunk(2)
+        return linear_with(x, linear(x, gate, gate_bias, "gelu"), value, value_bias, "mul")
 
     def _is_packed(self, x: Tensor) -> bool:
         """Have the weight packed if that is of use."""
-        if not self.weight.is_mkldnn and _is_packable(self.weight, x):
+        if native_products.is_gated(self.weight) or (self.kernel is None and native_products.is_packed(self.weight)):
+            _unpack(self)
+        if is_packed(self.weight) or not _is_packable(self.weight, x):
+            return is_packed(self.weight)
+        if self.kernel is not None and self._suits_kernel(x):
+            self.weight = _parameter(native_products.pack_linear(self.weight))
+        else:
             rows = x.numel() // x.shape[-1]
             self.weight = _parameter(_ONE_DNN._reorder_linear_weight(self.weight, rows))  # noqa: SLF001
-        return self.weight.is_mkldnn
+        return True
+
+    def _suits_kernel(self, x: Tensor) -> bool:
+        return self.in_features % SIDE == 0 and self.out_features % SIDE == 0 and _takes(x, self.bias)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What moves or converts all weights of a network knows the plain order alone."""
@@ -75,12 +111,16 @@ class PackedLinear(nn.Linear):
 
 
 class PackedConv2d(nn.Conv2d):
-    """A convolution of `[B, C, H, W]`, quick where that is channels-last."""
+    """A convolution of `[B, C, H, W]`, quick where that is channels-last, by `kernel` if it has one that takes it."""
+
+    kernel: ProductKernel | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; the answer has the type of `x`."""
         if not self._is_packed(x):
             return super().forward(x)
+        if self.kernel is not None and not self.weight.is_mkldnn:
+            return self._by_kernel(self.kernel, x, None)
         answer: Tensor = _ONE_DNN._convolution_pointwise(*self._arguments(x), "none", [], "")  # noqa: SLF001
         return answer
 
@@ -89,13 +129,26 @@ class PackedConv2d(nn.Conv2d):
         if not self._is_packed(x):
             alone: Tensor = self(x)
             return alone + other
+        if self.kernel is not None and not self.weight.is_mkldnn:
+            return self._by_kernel(self.kernel, x, other)
         x, *rest = self._arguments(x)
         kernel = _ONE_DNN._convolution_pointwise.binary  # noqa: SLF001
         answer: Tensor = kernel(x, other, *rest, "add", None, None, [], None)
         return answer
 
+    def _by_kernel(self, kernel: ProductKernel, x: Tensor, other: Tensor | None) -> Tensor:
+        if self.kernel_size == (1, 1):
+            added = None if other is None else other.permute(0, 2, 3, 1)
+            return kernel.linear(x.permute(0, 2, 3, 1), self.weight, self.bias, added).permute(0, 3, 1, 2)
+        if self.padding_mode == "zeros":
+            return kernel.convolve(x, self.weight, self.bias, other)
+        # The kernel's own margin of zeros is seen by nothing but the margin of the answer, which is cut off.
+        framed = functional.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+        answer = kernel.convolve(framed, self.weight, self.bias)[..., 1:-1, 1:-1]
+        return answer.contiguous(memory_format=torch.channels_last) if other is None else answer + other
+
     def _arguments(self, x: Tensor) -> tuple[Any, ...]:
-        """What the kernels are told, from `x` to the groups."""
+        """What oneDNN's kernels are told, from `x` to the groups."""
         padding = list(self.padding)
         if self.padding_mode != "zeros":
             x = functional.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
@@ -104,10 +157,26 @@ class PackedConv2d(nn.Conv2d):
 
     def _is_packed(self, x: Tensor) -> bool:
         """Have the weight packed if that is of use."""
-        if not self.weight.is_mkldnn and _is_packable(self.weight, x):
+        if self.kernel is None and native_products.is_packed(self.weight):
+            _unpack(self)
+        if is_packed(self.weight) or not _is_packable(self.weight, x):
+            return is_packed(self.weight)
+        if self.kernel is not None and self._suits_kernel(x):
+            self.weight = _parameter(self._packed_for_kernel())
+        else:
             shape = list(self.padding), list(self.stride), list(self.dilation), self.groups, list(x.shape)
             self.weight = _parameter(_ONE_DNN._reorder_convolution_weight(self.weight, *shape))  # noqa: SLF001
-        return self.weight.is_mkldnn
+        return True
+
+    def _packed_for_kernel(self) -> Tensor:
+        pack = native_products.pack_pointwise if self.kernel_size == (1, 1) else native_products.pack_convolution
+        return pack(self.weight)
+
+    def _suits_kernel(self, x: Tensor) -> bool:
+        is_plain = self.stride == self.dilation == (1, 1) and self.groups == 1
+        is_known = (self.kernel_size, self.padding) in (((3, 3), (1, 1)), ((1, 1), (0, 0)))
+        fits = self.in_channels % SIDE == 0 and self.out_channels % SIDE == 0
+        return is_plain and is_known and fits and _takes(x, self.bias)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What moves or converts all weights of a network knows the plain order alone."""
@@ -121,12 +190,24 @@ def _is_packable(weight: Tensor, x: Tensor) -> bool:
 
 
 def _unpack(layer: PackedLinear | PackedConv2d) -> None:
-    if layer.weight.is_mkldnn:
-        layer.weight = _parameter(layer.weight.to_dense())
+    if is_packed(layer.weight):
+        layer.weight = _parameter(plain(layer.weight))
+
+
+def _takes(x: Tensor, bias: Tensor | None) -> bool:
+    return x.dtype == torch.bfloat16 and (bias is None or bias.dtype == torch.bfloat16)
 
 
 def _parameter(weight: Tensor) -> nn.Parameter:
     return nn.Parameter(weight, requires_grad=False)
+
+
+def multiply_by(network: nn.Module, kernel: ProductKernel | None) -> None:
+    """Have all packed layers of a network computed by a kernel, or by oneDNN's (None)."""
+    for layer in network.modules():
+        if isinstance(layer, PackedLinear | PackedConv2d) and layer.kernel is not kernel:
+            _unpack(layer)
+            layer.kernel = kernel
 
 
 def pack_layers(network: nn.Module) -> None:

@@ -17,11 +17,11 @@ from darkroom.nets.compiling import Compiler
 from darkroom.nets.config import ModelConfig
 from darkroom.nets.conversion import Copies
 from darkroom.nets.convolutions import steady_convolutions
+from darkroom.nets.kernels import Kernels
 from darkroom.nets.libraries import AutoencoderKL
-from darkroom.nets.native_norms import NormKernel
 from darkroom.nets.norms import join_activation, normalise_by, quicken_group_norms, steady_group_norms
 from darkroom.nets.opening import open_autoencoder
-from darkroom.nets.packing import pack_layers
+from darkroom.nets.packing import multiply_by, pack_layers
 from darkroom.nets.residual import quicken_resnets
 from darkroom.nets.variants import tiled
 
@@ -67,25 +67,26 @@ class VaeUse:
 class Vae:
     """An autoencoder, its latent scale and shift. Falls back to another format for good once its own gave a NaN."""
 
-    __slots__ = ("_compiled", "_kernel", "_weighed", "module", "scale", "shift")
+    __slots__ = ("_compiled", "_kernels", "_weighed", "module", "scale", "shift")
 
     def __init__(self, module: AutoencoderKL, scale: float, shift: float = 0.0) -> None:
         self.module = module
         self.scale = scale
         self.shift = shift
         self._compiled: Compiled | None = None
-        self._kernel: NormKernel | None = None
+        self._kernels = Kernels()
         self._weighed: tuple[torch.dtype, int] | None = None
 
     def compile_with(self, compiler: Compiler) -> None:
         """From now on decode by compiled passes where those are ready."""
         self._compiled = Compiled(compiler, self.module, decode, "the autoencoder's decoder", recorded_rows=0)
 
-    def normalise_by(self, kernel: NormKernel | None) -> None:
-        """From now on have normalisations in bf16 computed by this kernel, or by torch's (None)."""
-        if kernel is not self._kernel:
-            self._kernel = kernel
-            normalise_by(self.module, kernel)
+    def compute_by(self, kernels: Kernels) -> None:
+        """From now on compute by these kernels what is in bf16 on a processor."""
+        if kernels is not self._kernels:
+            self._kernels = kernels
+            normalise_by(self.module, kernels.norm)
+            multiply_by(self.module, kernels.product)
 
     @property
     def nbytes(self) -> int:

@@ -48,6 +48,10 @@ _PAGES: tuple[tuple[str, str, Callable[[Shell], None]], ...] = (
 _CACHE_S = 3600
 _LONGEST_UPLOAD = 64 * 2**20
 
+_LOOK_S = 0.02
+"""How often an idle page's queue looks for clicks. Gradio looks a thousand times a second, which takes an idle server a
+tenth of a core and more."""
+
 
 def create_pages(settings: Settings, words: Words, path: str) -> FastAPI:
     """An application that has the pages of one language mounted at a path, as its last route.
@@ -59,10 +63,11 @@ def create_pages(settings: Settings, words: Words, path: str) -> FastAPI:
 
 async def _create(settings: Settings, words: Words, path: str) -> FastAPI:
     """In a loop, because where none runs Gradio makes some of its own and closes none."""
-    host = FastAPI(openapi_url=None)
+    host, blocks = FastAPI(openapi_url=None), build(settings, words)
+    blocks._queue.sleep_when_free = _LOOK_S  # noqa: SLF001  # there is no public way
     gr.mount_gradio_app(
         host,
-        build(settings, words),
+        blocks,
         path,
         footer_links=[],
         run_history=False,
