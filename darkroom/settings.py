@@ -89,7 +89,8 @@ class Settings(BaseSettings):
     exact: bool = Field(False, description="Same bytes for the same request, alone or in company; slower.")
     threads: int = Field(0, ge=0, description="CPU threads of the networks; 0 takes every core.")
     native_kernels: bool = Field(
-        True, description="Compile Darkroom's own attention (AMX) and norms (AVX2) if there is a C compiler (cc)."
+        True,
+        description="Compile Darkroom's own kernels (AMX; norms: AVX2) if there is a C compiler (cc).",
     )
     compile: bool = Field(
         False,

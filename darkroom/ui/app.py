@@ -48,9 +48,9 @@ _PAGES: tuple[tuple[str, str, Callable[[Shell], None]], ...] = (
 _CACHE_S = 3600
 _LONGEST_UPLOAD = 64 * 2**20
 
-_LOOK_S = 0.02
-"""How often an idle page's queue looks for clicks. Gradio looks a thousand times a second, which takes an idle server a
-tenth of a core and more."""
+_LOOK_S = 1.0
+"""How often Gradio's queue is looked into, in which no page waits. By default a thousand times a second, which takes an
+idle server a tenth of a core and more."""
 
 
 def create_pages(settings: Settings, words: Words, path: str) -> FastAPI:

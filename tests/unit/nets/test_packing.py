@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from darkroom.nets.packing import PackedConv2d, PackedLinear, pack_layers, plain, suits
+from darkroom.nets.native_products import ProductKernel, find_product_kernel
+from darkroom.nets.packing import PackedConv2d, PackedLinear, multiply_by, pack_layers, plain, suits
 
 Layer = PackedLinear | PackedConv2d
 
@@ -92,6 +94,68 @@ def test_a_packed_convolution_may_see_the_opposite_edge() -> None:
     layer(x)
     layer.padding_mode = "circular"
     assert torch.equal(layer(x.roll(3, dims=-1)), layer(x).roll(3, dims=-1))
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> ProductKernel:
+    found = find_product_kernel(tmp_path_factory.mktemp("kernels"))
+    if found is None:
+        pytest.skip("no AMX or no C compiler here")
+    return found
+
+
+@torch.inference_mode()
+def test_layers_are_computed_by_a_kernel_if_they_have_one_that_takes_them(kernel: ProductKernel) -> None:
+    for layer, packed, x in pairs():
+        multiply_by(packed, kernel)
+        weight, exact = layer.state_dict()["weight"], layer.float()(x.float())
+        found = packed(x)
+        is_halving = isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)
+        assert packed.weight.is_mkldnn == (is_halving or exact.shape[1 if exact.dim() == 4 else -1] % 32 > 0)
+        assert torch.equal(plain(packed.weight), weight)
+        assert torch.allclose(found.float(), exact, rtol=0.005, atol=1e-4)
+        other = torch.randn_like(exact).bfloat16()
+        assert torch.allclose(packed.plus(x, other).float(), exact + other.float(), rtol=0.005, atol=1e-4)
+        assert torch.equal(packed.float()(x.float()), exact)
+
+
+@torch.inference_mode()
+def test_a_kernel_that_is_gone_is_not_asked_and_old_weights_are_still_understood(kernel: ProductKernel) -> None:
+    for layer, packed, x in pairs():
+        multiply_by(packed, kernel)
+        packed(x)
+        ours = packed.weight
+        multiply_by(packed, None)
+        assert torch.equal(packed(x), layer(x))
+        packed.weight = ours
+        assert torch.equal(packed(x), layer(x))
+
+
+@torch.inference_mode()
+def test_a_kernels_convolution_may_see_the_opposite_edge(kernel: ProductKernel) -> None:
+    torch.manual_seed(1)
+    layer = PackedConv2d(32, 32, 3, padding=1).bfloat16().requires_grad_(False)
+    multiply_by(layer, kernel)
+    x = torch.randn(1, 32, 8, 8).bfloat16()
+    layer(x)
+    layer.padding_mode = "circular"
+    assert torch.equal(layer(x.roll(3, dims=-1)), layer(x).roll(3, dims=-1))
+    assert torch.equal(layer.plus(x, x), layer(x) + x)
+
+
+@torch.inference_mode()
+def test_a_gated_layer_is_the_same_by_a_kernel_and_can_be_used_as_a_plain_one_again(kernel: ProductKernel) -> None:
+    torch.manual_seed(0)
+    layer, x = PackedLinear(64, 128).bfloat16().requires_grad_(False), torch.randn(40, 64).bfloat16()
+    weight, theirs, whole = layer.weight.clone(), layer.gated(x), layer(x)
+    multiply_by(layer, kernel)
+    ours = layer.gated(x)
+    values, gates = functional.linear(x.double(), weight.double(), layer.bias.double()).chunk(2, dim=-1)
+    exact = values * functional.gelu(gates)
+    assert (ours - exact).abs().mean() < (theirs - exact).abs().mean()
+    assert torch.equal(plain(layer.weight), weight)
+    assert torch.allclose(layer(x), whole, rtol=0.02, atol=1e-4)
+    assert torch.equal(layer.gated(x), ours)
 
 
 def test_layers_that_learn_are_not_packed() -> None:

@@ -1,5 +1,6 @@
 """The pages as they are built, without a browser."""
 
+import asyncio
 import re
 from collections import Counter
 from typing import Any
@@ -58,6 +59,20 @@ def test_a_range_ends_where_the_settings_end_it(config: dict[str, Any]) -> None:
 
 def test_no_event_is_offered_to_other_programs(config: dict[str, Any]) -> None:
     assert [event["id"] for event in config["dependencies"] if event["api_visibility"] == "public"] == []
+
+
+def test_the_queue_in_which_no_page_waits_is_seldom_looked_into(blocks: gr.Blocks) -> None:
+    naps: list[float] = []
+
+    async def nap(seconds: float) -> None:
+        naps.append(seconds)
+        blocks._queue.stopped = True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "sleep", nap)
+        asyncio.run(blocks._queue.start_processing())
+    blocks._queue.stopped = False
+    assert naps == [1.0]
 
 
 def test_no_page_waits_in_gradios_queue(config: dict[str, Any]) -> None:
