@@ -40,7 +40,11 @@ def _widen_in_use(layer: Held) -> None:
         layer.weight = nn.Parameter(weight.to(args[0].dtype), requires_grad=False)
 
     def put_back(layer: nn.Module, *_: object) -> None:
-        layer.weight = held.pop()
+        used, weight = layer.weight, held.pop()
+        assert isinstance(used, nn.Parameter)
+        # What a kernel has put into its own order stays so: that would take longer than the product, every time.
+        is_reordered = used.shape != weight.shape
+        layer.weight = nn.Parameter(used.to(EIGHT_BITS), requires_grad=False) if is_reordered else weight
 
     layer.register_forward_pre_hook(widen)
     layer.register_forward_hook(put_back, always_call=True)

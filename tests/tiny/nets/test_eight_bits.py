@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from darkroom.nets.eight_bits import EIGHT_BITS, held_in_eight_bits, widen_in_use
+from darkroom.nets.kernels import find_kernels
+from darkroom.nets.native_products import is_packed
 from darkroom.nets.network import Network, Variant
 from darkroom.nets.store import Store, load
 from darkroom.nets.text import Text
@@ -17,8 +19,8 @@ from tests.tiny.nets.test_merging import share
 CPU = torch.device("cpu")
 
 
-def loaded(path: Path, *, eight_bits: bool) -> Network:
-    return load(path, path.with_suffix(".yaml"), CPU, torch.float32, eight_bits=eight_bits)
+def loaded(path: Path, *, eight_bits: bool, dtype: torch.dtype = torch.float32) -> Network:
+    return load(path, path.with_suffix(".yaml"), CPU, dtype, eight_bits=eight_bits)
 
 
 def answers(network: Network) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,7 +37,7 @@ def rounded(network: Network) -> Network:
         small = set(held_in_eight_bits(module))
         for name, value in module.named_parameters():
             if name in small:
-                value.copy_(value.to(EIGHT_BITS).float())
+                value.copy_(value.to(EIGHT_BITS).to(value.dtype))
     return network
 
 
@@ -44,6 +46,24 @@ def test_it_computes_what_the_rounded_weights_compute(tmp_path: Path) -> None:
     found, expected = answers(loaded(path, eight_bits=True)), answers(rounded(loaded(path, eight_bits=False)))
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
+
+
+def test_kernels_of_our_own_keep_their_order_of_them(tmp_path: Path) -> None:
+    kernels = find_kernels(tmp_path / "kernels")
+    if kernels.product is None:
+        pytest.skip("no AMX or no C compiler here")
+    path = write_tiny_checkpoint(tmp_path)
+    network, wide = (loaded(path, eight_bits=small, dtype=torch.bfloat16) for small in (True, False))
+    rounded(wide)
+    for one in (network, wide):
+        one.compute_by(kernels)
+    first, expected = answers(network)[1], answers(wide)[1]
+    held = [weight for weight in network._unet.parameters() if is_packed(weight)]
+    assert held
+    assert all(weight.dtype == EIGHT_BITS for weight in held)
+    assert torch.allclose(first, expected, atol=0.05)
+    assert torch.equal(answers(network)[1], first)
+    assert all(any(one is weight for one in network._unet.parameters()) for weight in held)
 
 
 def test_matrices_and_convolutions_take_a_quarter_and_the_autoencoder_stays_as_it_is(tmp_path: Path) -> None:
