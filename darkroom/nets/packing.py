@@ -91,8 +91,10 @@ class PackedLinear(nn.Linear):
         """Have the weight packed if that is of use."""
         if native_products.is_gated(self.weight) or (self.kernel is None and native_products.is_packed(self.weight)):
             _unpack(self)
-        if is_packed(self.weight) or not _is_packable(self.weight, x):
-            return is_packed(self.weight)
+        if is_packed(self.weight):
+            return self.weight.dtype == torch.bfloat16  # else it is held in eight bits, and not widened
+        if not _is_packable(self.weight, x):
+            return False
         if self.kernel is not None and self._suits_kernel(x):
             self.weight = _parameter(native_products.pack_linear(self.weight))
         else:
@@ -159,8 +161,10 @@ class PackedConv2d(nn.Conv2d):
         """Have the weight packed if that is of use."""
         if self.kernel is None and native_products.is_packed(self.weight):
             _unpack(self)
-        if is_packed(self.weight) or not _is_packable(self.weight, x):
-            return is_packed(self.weight)
+        if is_packed(self.weight):
+            return self.weight.dtype == torch.bfloat16  # else it is held in eight bits, and not widened
+        if not _is_packable(self.weight, x):
+            return False
         if self.kernel is not None and self._suits_kernel(x):
             self.weight = _parameter(self._packed_for_kernel())
         else:
