@@ -1,6 +1,5 @@
 """The embedded model by our own kernels: a row's bytes do not depend on what stands beside it."""
 
-from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from darkroom.nets.store import load
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
     kernels = find_kernels(tmp_path_factory.mktemp("kernels"))
     if kernels.product is None:
         pytest.skip("no AMX or no C compiler here")
@@ -21,7 +20,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         path = Path(folder) / "darkroom-mini.safetensors"
         found = load(path, path.with_suffix(".yaml"), torch.device("cpu"), torch.bfloat16)
     found.compute_by(kernels)
-    yield found
+    return found
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 16), (9, 22)])
