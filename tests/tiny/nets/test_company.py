@@ -31,6 +31,6 @@ def test_a_row_is_the_same_alone_and_in_company(network: Network, height: int, w
     timesteps = torch.tensor([5.0, 900.0, 300.0, 20.0, 700.0, 111.0])
     together = network.denoise(x, timesteps, context)
     for rows in (1, 2, 4):
-        pieces = [one.split(rows) for one in (x, timesteps, context)]
+        pieces = [torch.split(one, rows) for one in (x, timesteps, context)]
         apart = torch.cat([network.denoise(*piece) for piece in zip(*pieces, strict=True)])
         assert torch.equal(apart, together)
