@@ -1,5 +1,5 @@
-// Products of pictures and weights in bf16 for processors with AMX: convolutions of 3x3 and linear layers, from positions
-// and channels in channels-last order.
+// Products of pictures and weights in bf16 for processors with AMX: 3x3 convolutions and linear layers, of positions
+// whose channels lie side by side.
 //
 // Weights lie as the tiles want them, and in the order in which they are read. Blocks are chosen so that what is read
 // again and again stays in a core's caches, for any size of picture and number of rows: nothing is compiled for sizes.
@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 enum { SIDE = 32, TILE = 512, BLOCK = SIDE * SIDE };
-// What lies in the second-level cache at a time, as it was quickest with 2 MiB of it: pieces of pictures and of weights.
+// What lies in the second-level cache at a time of pictures and of weights, as it was quickest with 2 MiB of it.
 enum { STRIP_BYTES = 768 << 10, WEIGHT_BYTES = 768 << 10, MOST_CHANNELS = 320, MOST_INPUTS = 1280, MOST_ROWS = 512 };
 
 typedef uint16_t bf16;
@@ -27,8 +27,8 @@ typedef struct {
 
 typedef struct { long batch, height, width, in, out; } Sizes;
 
-// What is still to be done with the sums of 32 positions and 32 channels: from `row` on. `places` are the positions in the
-// answer, -1 for none; without it they are consecutive. The second half's bias is `gates` behind the first half's.
+// What is still to be done with the sums of 32 positions and 32 channels, from `row` on. `places` are the positions in
+// the answer, -1 for none; without it they are consecutive. The second half's bias is `gates` behind the first half's.
 typedef struct {
     const float *sums;
     const int32_t *places;
@@ -92,9 +92,9 @@ static inline void finish(Rest *rest, long count) {
     }
 }
 
-// The sums of 32 positions and 32 channels, over a square of `taps` by `taps` positions and `steps` times 32 inputs; and
-// a block before this one finished on the way. From a position to the next it is `stride` bytes, from one row of the
-// square to the next `row`; in the weights `w_row`.
+// The sums of 32 positions and 32 channels, over a square of `taps` by `taps` positions and `steps` times 32 inputs,
+// and on the way a block before this one finished. From a position to the next it is `stride` bytes, from one row of the
+// square to the next `row`, and in the weights `w_row`.
 static inline __attribute__((always_inline)) void multiply(const char *x, long stride, long row, const char *w,
                                                            long w_row, long steps, long taps, float *sums, int fresh,
                                                            Rest *rest) {
@@ -145,11 +145,12 @@ static LinearPlan plan_linear(long count, long in, long out, long threads) {
     p.inputs = in;
     for (long n = 1; p.inputs > MOST_INPUTS; n++) if (in % n == 0 && in / n % 32 == 0) p.inputs = in / n;
     long blocks = out / SIDE;
-    p.blocks = least(blocks, WEIGHT_BYTES / (p.inputs * 64) > 0 ? WEIGHT_BYTES / (p.inputs * 64) : 1);
+    p.blocks = least(blocks, WEIGHT_BYTES / (p.inputs * SIDE * 2));
     p.chunks = parts(blocks, p.blocks);
     p.rows = p.inputs < in ? least(count, MOST_ROWS) : count;
     p.strips = parts(count, p.rows);
-    while (p.strips * p.chunks < threads && p.blocks > 1) p.blocks = parts(p.blocks, 2), p.chunks = parts(blocks, p.blocks);
+    for (; p.strips * p.chunks < threads && p.blocks > 1; p.chunks = parts(blocks, p.blocks))
+        p.blocks = parts(p.blocks, 2);
     if (p.strips * p.chunks % threads) p.strips = parts(p.strips, threads) * threads;
     p.rows = parts(parts(count, p.strips), SIDE) * SIDE;
     p.strips = parts(count, p.rows);
@@ -184,8 +185,9 @@ void linear(const bf16 *x, const bf16 *weights, const bf16 *bias, const bf16 *ot
                         // The last rows may be done twice, with the same answer.
                         long first = least(m, count - SIDE), slot = (m - begin) / SIDE * (to - from) + n - from;
                         float *here = sums + (p.inputs < in ? slot : turn % 2) * BLOCK;
-                        multiply((const char *)(x + first * in + k), stride, 0,
-                                 (const char *)(weights + (n * in + k) * SIDE), 0, p.inputs / 32, 1, here, k == 0, &rest);
+                        const bf16 *right = weights + (n * in + k) * SIDE;
+                        multiply((const char *)(x + first * in + k), stride, 0, (const char *)right, 0,
+                                 p.inputs / 32, 1, here, k == 0, &rest);
                         if (rest.row < SIDE) finish(&rest, SIDE);
                         if (k + p.inputs < in) continue;
                         rest = (Rest){.sums = here, .first = first, .bias = bias ? bias + n * side : 0,
@@ -199,8 +201,8 @@ void linear(const bf16 *x, const bf16 *weights, const bf16 *bias, const bf16 *ot
 
 // ---- Convolutions
 
-// A strip is some rows of all pictures, which lie below each other with a row of zeros between, after a column of zeros:
-// a position's neighbours are then at the same distances everywhere. What is computed at the zeros nobody looks at.
+// A strip is some rows of all pictures, which lie below each other with a row of zeros between, behind a column of
+// zeros. A position's neighbours are then at the same distances everywhere. What is computed at the zeros nobody looks at.
 typedef struct { long rows, strips, chunks, blocks, channels, strip_size, positions, sums; } ConvPlan;
 
 static ConvPlan plan_conv(Sizes s, long threads) {
