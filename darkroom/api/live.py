@@ -21,7 +21,7 @@ class _Shown:
     """The last live picture of a job: where the job stood then, its number from 1 on, and its files by format."""
 
     place: tuple[int, int] = (0, 0)
-    step: int = 0
+    worked: int = 0
     number: int = 0
     sheet: Pixels | None = None
     files: dict[Format, str] = field(default_factory=dict)
@@ -60,14 +60,15 @@ class LivePictures:
 
 
 def _is_due(shown: _Shown, job: JobStatus, every: int) -> bool:
-    """Whether a job has made so many steps since its last picture; with -1, whether it has finished another batch.
+    """Whether a job's pictures have made so many steps in the mean since its last live one; with -1, whether it has
+    finished another batch.
 
     A1111: every pass counts its steps from 0, and so does the waiting.
     """
     place = (job.iteration, job.part)
     if every < 0:
         return place[0] > shown.place[0]
-    return job.step - (shown.step if shown.place == place else 0) >= every
+    return job.worked - (shown.worked if shown.place == place else 0) >= every
 
 
 async def _renew(shown: _Shown, engine: Engine, job: JobStatus, options: OptionValues) -> None:
@@ -80,7 +81,7 @@ async def _renew(shown: _Shown, engine: Engine, job: JobStatus, options: OptionV
     pictures = await engine.preview(job.job_id, preview)
     if pictures:
         shown.sheet = await to_thread.run_sync(_sheet, pictures, options)
-        shown.place, shown.step = (job.iteration, job.part), job.step
+        shown.place, shown.worked = (job.iteration, job.part), job.worked
         shown.number += 1
         shown.files.clear()
 

@@ -74,7 +74,8 @@ class Finished:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
     """A job at one moment. `fraction` is 0..1 over all its pictures; times are `time.time()` seconds; `step` counts
-    from 0, and so does `part`, the pass that it belongs to.
+    from 0, and so does `part`, the pass that it belongs to. They are those of the picture that is least far; `worked`
+    are the mean steps of all since that pass began. Pictures of a job may be drawn one after the other.
     """
 
     job_id: str
@@ -87,6 +88,7 @@ class JobStatus:
     part: int = 0
     step: int = 0
     steps: int = 0
+    worked: int = 0
     fraction: float = 0.0
     skipped: bool = False
     interrupted: bool = False

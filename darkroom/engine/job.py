@@ -93,6 +93,7 @@ class Job:
         """Publish where the job stands."""
         slowest = min(self.lanes, key=lambda lane: lane.passed)
         passes = self.spec.passes
+        mean = sum(lane.passed for lane in self.lanes) / len(self.lanes)
         done = sum(1.0 if lane.picture is not None else lane.passed / passes for lane in self.lanes)
         planned = self.spec.batch_size * self.spec.n_iter
         before = self.status.iteration * self.spec.batch_size
@@ -101,6 +102,7 @@ class Job:
             part=slowest.part,
             step=slowest.step,
             steps=slowest.steps,
+            worked=round((mean - slowest.part) * max(lane.steps for lane in self.lanes)),
             fraction=min(1.0, (before + done) / planned),
         )
         self._publish(Event(status=self.status))

@@ -145,8 +145,19 @@ class FakeEngine:
         status = replace(status, state=state, ended_at=time.time(), fraction=1.0)
         self._events[job_id] = Event(status=status, pictures=finished, error=self.failure)
 
-    def set(self, job_id: str, *, step: int = 0, part: int = 0, iteration: int = 0, state: State = "running") -> None:
-        status = replace(self._events[job_id].status, step=step, part=part, iteration=iteration, state=state)
+    def set(
+        self,
+        job_id: str,
+        *,
+        step: int = 0,
+        worked: int | None = None,
+        part: int = 0,
+        iteration: int = 0,
+        state: State = "running",
+    ) -> None:
+        worked = step if worked is None else worked
+        before = self._events[job_id].status
+        status = replace(before, step=step, worked=worked, part=part, iteration=iteration, state=state)
         self._events[job_id] = Event(status=status)
 
     def _draw(self, spec: Spec, index: int) -> Picture:

@@ -159,6 +159,15 @@ def test_a_live_picture_is_made_every_few_steps_only(client: TestClient, engine:
     assert len(engine.previews) == 1
 
 
+def test_a_live_picture_does_not_wait_for_the_picture_that_is_drawn_last(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    engine.live_picture = np.full((8, 8, 3), 9, dtype=np.uint8)
+    with generating(client, engine, steps=30):
+        engine.set("job0", step=0, worked=10)
+        assert client.get(ROUTE).json()["current_image"]
+
+
 def test_a_live_picture_shows_the_whole_batch_as_the_options_want_it(client: TestClient, engine: FakeEngine) -> None:
     engine.live_picture = np.full((8, 8, 3), 9, dtype=np.uint8)
     client.post("/sdapi/v1/options", json={"show_progress_type": "TAESD", "live_preview_content": "Combined"})

@@ -173,6 +173,19 @@ def test_progress_never_goes_back_and_ends_at_one() -> None:
     assert (seen[0] < 0.2, seen[-1]) == (True, 1.0)
 
 
+def test_work_is_seen_before_the_last_picture_has_begun() -> None:
+    loop = make_loop(FakeRunner(), exact=True)
+    job = start(loop, make_spec(seeds=range(4), sampler="Euler", steps=20))
+    seen = []
+    while not job.ended:
+        loop.cycle()
+        seen.append((job.status.step, job.status.worked))
+    assert all(worked >= step for step, worked in seen)
+    assert max(worked for step, worked in seen if step == 0) >= 10
+    assert [worked for _, worked in seen] == sorted(worked for _, worked in seen)
+    assert seen[-1][1] == 20
+
+
 def test_a_batch_equals_its_pictures_made_one_by_one() -> None:
     together = draw(make_spec(seeds=[7, 8, 9], sampler="Euler a"))
     apart = [draw(make_spec(seeds=[seed], sampler="Euler a"))[0] for seed in (7, 8, 9)]
