@@ -51,9 +51,12 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_help_takes_less_than_half_a_second_of_one_core() -> None:
-    command = [sys.executable, "-m", "darkroom", "--help"]
-    assert min(_cpu_seconds(command) for _ in range(3)) < 0.5
+def test_help_takes_little_longer_than_what_it_is_made_of() -> None:
+    """A second is another on every machine, so that theirs is the measure."""
+    ours = [sys.executable, "-m", "darkroom", "--help"]
+    theirs = [sys.executable, "-c", "import pydantic_settings, rich.console, rich.table, typer"]
+    pairs = [(_cpu_seconds(ours), _cpu_seconds(theirs)) for _ in range(3)]
+    assert min(one for one, _ in pairs) < 2.5 * min(other for _, other in pairs)
 
 
 def _cpu_seconds(command: list[str]) -> float:
