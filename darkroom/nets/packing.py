@@ -54,10 +54,42 @@ def linear_with(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None, w
     return answer
 
 
-class PackedLinear(nn.Linear):
-    """A linear layer of `[..., C]`, by `kernel` if it has one that takes it."""
+class _Packed(nn.Module):
+    """When a layer's weight is packed, and for which kernel: our own if it has one that takes it, else oneDNN's."""
 
+    weight: Tensor
     kernel: ProductKernel | None = None
+
+    def _is_packed(self, x: Tensor) -> bool:
+        """Have the weight packed if that is of use."""
+        if native_products.is_gated(self.weight) or (self.kernel is None and native_products.is_packed(self.weight)):
+            _unpack(self)
+        if is_packed(self.weight):
+            return self.weight.dtype == torch.bfloat16  # else it is held in eight bits, and not widened
+        if not _is_packable(self.weight, x):
+            return False
+        is_ours = self.kernel is not None and self._suits_kernel(x)
+        self.weight = _parameter(self._pack_for_kernel() if is_ours else self._pack_for_one_dnn(x))
+        return True
+
+    def _suits_kernel(self, x: Tensor) -> bool:
+        raise NotImplementedError
+
+    def _pack_for_kernel(self) -> Tensor:
+        raise NotImplementedError
+
+    def _pack_for_one_dnn(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What moves or converts all weights of a network knows the plain order alone."""
+        _unpack(self)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class PackedLinear(_Packed, nn.Linear):
+    """A linear layer of `[..., C]`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply; the answer has the type of `x`."""
@@ -87,35 +119,19 @@ class PackedLinear(nn.Linear):
         value, gate = plain(self.weight).chunk(2)
         return linear_with(x, linear(x, gate, gate_bias, "gelu"), value, value_bias, "mul")
 
-    def _is_packed(self, x: Tensor) -> bool:
-        """Have the weight packed if that is of use."""
-        if native_products.is_gated(self.weight) or (self.kernel is None and native_products.is_packed(self.weight)):
-            _unpack(self)
-        if is_packed(self.weight):
-            return self.weight.dtype == torch.bfloat16  # else it is held in eight bits, and not widened
-        if not _is_packable(self.weight, x):
-            return False
-        if self.kernel is not None and self._suits_kernel(x):
-            self.weight = _parameter(native_products.pack_linear(self.weight))
-        else:
-            rows = x.numel() // x.shape[-1]
-            self.weight = _parameter(_ONE_DNN._reorder_linear_weight(self.weight, rows))  # noqa: SLF001
-        return True
+    def _pack_for_kernel(self) -> Tensor:
+        return native_products.pack_linear(self.weight)
+
+    def _pack_for_one_dnn(self, x: Tensor) -> Tensor:
+        packed: Tensor = _ONE_DNN._reorder_linear_weight(self.weight, x.numel() // x.shape[-1])  # noqa: SLF001
+        return packed
 
     def _suits_kernel(self, x: Tensor) -> bool:
         return self.in_features % SIDE == 0 and self.out_features % SIDE == 0 and _takes(x, self.bias)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What moves or converts all weights of a network knows the plain order alone."""
-        _unpack(self)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
 
-
-class PackedConv2d(nn.Conv2d):
-    """A convolution of `[B, C, H, W]`, quick where that is channels-last, by `kernel` if it has one that takes it."""
-
-    kernel: ProductKernel | None = None
+class PackedConv2d(_Packed, nn.Conv2d):
+    """A convolution of `[B, C, H, W]`, quick where that is channels-last."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; the answer has the type of `x`."""
@@ -157,24 +173,14 @@ class PackedConv2d(nn.Conv2d):
             padding = [0, 0]
         return x, self.weight, self.bias, padding, list(self.stride), list(self.dilation), self.groups
 
-    def _is_packed(self, x: Tensor) -> bool:
-        """Have the weight packed if that is of use."""
-        if self.kernel is None and native_products.is_packed(self.weight):
-            _unpack(self)
-        if is_packed(self.weight):
-            return self.weight.dtype == torch.bfloat16  # else it is held in eight bits, and not widened
-        if not _is_packable(self.weight, x):
-            return False
-        if self.kernel is not None and self._suits_kernel(x):
-            self.weight = _parameter(self._packed_for_kernel())
-        else:
-            shape = list(self.padding), list(self.stride), list(self.dilation), self.groups, list(x.shape)
-            self.weight = _parameter(_ONE_DNN._reorder_convolution_weight(self.weight, *shape))  # noqa: SLF001
-        return True
-
-    def _packed_for_kernel(self) -> Tensor:
+    def _pack_for_kernel(self) -> Tensor:
         pack = native_products.pack_pointwise if self.kernel_size == (1, 1) else native_products.pack_convolution
         return pack(self.weight)
+
+    def _pack_for_one_dnn(self, x: Tensor) -> Tensor:
+        shape = list(self.padding), list(self.stride), list(self.dilation), self.groups, list(x.shape)
+        packed: Tensor = _ONE_DNN._reorder_convolution_weight(self.weight, *shape)  # noqa: SLF001
+        return packed
 
     def _suits_kernel(self, x: Tensor) -> bool:
         is_plain = self.stride == self.dilation == (1, 1) and self.groups == 1
@@ -182,18 +188,12 @@ class PackedConv2d(nn.Conv2d):
         fits = self.in_channels % SIDE == 0 and self.out_channels % SIDE == 0
         return is_plain and is_known and fits and _takes(x, self.bias)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What moves or converts all weights of a network knows the plain order alone."""
-        _unpack(self)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
-
 
 def _is_packable(weight: Tensor, x: Tensor) -> bool:
     return weight.dtype == torch.bfloat16 and suits(x) and not torch.is_grad_enabled()
 
 
-def _unpack(layer: PackedLinear | PackedConv2d) -> None:
+def _unpack(layer: _Packed) -> None:
     if is_packed(layer.weight):
         layer.weight = _parameter(plain(layer.weight))
 
@@ -209,7 +209,7 @@ def _parameter(weight: Tensor) -> nn.Parameter:
 def multiply_by(network: nn.Module, kernel: ProductKernel | None) -> None:
     """Have all packed layers of a network computed by a kernel, or by oneDNN's (None)."""
     for layer in network.modules():
-        if isinstance(layer, PackedLinear | PackedConv2d) and layer.kernel is not kernel:
+        if isinstance(layer, _Packed) and layer.kernel is not kernel:
             _unpack(layer)
             layer.kernel = kernel
 

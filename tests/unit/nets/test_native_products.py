@@ -28,14 +28,6 @@ PACKS = {
 }
 
 
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> ProductKernel:
-    found = find_product_kernel(tmp_path_factory.mktemp("kernels"))
-    if found is None:
-        pytest.skip("no AMX or no C compiler here")
-    return found
-
-
 def some(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
     numbers = torch.Generator().manual_seed(seed + sum(shape))
     return (scale * torch.randn(*shape, generator=numbers)).bfloat16()
@@ -77,17 +69,17 @@ CONVOLUTIONS = [
 
 @pytest.mark.parametrize(("batch", "inputs", "outputs", "height", "width"), CONVOLUTIONS)
 def test_convolutions_are_as_near_to_the_truth_as_their_format_allows(
-    kernel: ProductKernel, batch: int, inputs: int, outputs: int, height: int, width: int
+    products: ProductKernel, batch: int, inputs: int, outputs: int, height: int, width: int
 ) -> None:
     x, other = picture(batch, inputs, height, width), picture(batch, outputs, height, width, seed=1)
     weight, bias = some(outputs, inputs, 3, 3, scale=1 / (3 * inputs**0.5)), some(outputs)
     packed = pack_convolution(weight)
     exact = conv2d(x.double(), weight.double(), bias.double(), padding=1)
-    found = kernel.convolve(x, packed, bias)
+    found = products.convolve(x, packed, bias)
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert is_rounded(found, exact)
-    assert is_rounded(kernel.convolve(x, packed, bias, other), exact + other.double())
-    assert is_rounded(kernel.convolve(x.contiguous(), packed, None), exact - bias.double()[:, None, None])
+    assert is_rounded(products.convolve(x, packed, bias, other), exact + other.double())
+    assert is_rounded(products.convolve(x.contiguous(), packed, None), exact - bias.double()[:, None, None])
 
 
 LAYERS = [
@@ -102,79 +94,84 @@ LAYERS = [
 
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), LAYERS)
 def test_linear_layers_are_as_near_to_the_truth_as_their_format_allows(
-    kernel: ProductKernel, rows: tuple[int, ...], inputs: int, outputs: int
+    products: ProductKernel, rows: tuple[int, ...], inputs: int, outputs: int
 ) -> None:
     x, other = some(*rows, inputs), some(*rows, outputs, seed=1)
     weight, bias = some(outputs, inputs, scale=inputs**-0.5), some(outputs)
     packed = pack_linear(weight)
     exact = plain_linear(x.double(), weight.double(), bias.double())
-    assert is_rounded(kernel.linear(x, packed, bias), exact)
-    assert is_rounded(kernel.linear(x, packed, bias, other), exact + other.double())
-    assert is_rounded(kernel.linear(x.mT.contiguous().mT, packed, None), exact - bias.double())
+    assert is_rounded(products.linear(x, packed, bias), exact)
+    assert is_rounded(products.linear(x, packed, bias, other), exact + other.double())
+    assert is_rounded(products.linear(x.mT.contiguous().mT, packed, None), exact - bias.double())
 
 
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), LAYERS)
 def test_gated_layers_are_as_near_to_the_truth_as_their_format_allows(
-    kernel: ProductKernel, rows: tuple[int, ...], inputs: int, outputs: int
+    products: ProductKernel, rows: tuple[int, ...], inputs: int, outputs: int
 ) -> None:
     x, weight, bias = some(*rows, inputs), some(2 * outputs, inputs, scale=2 * inputs**-0.5), some(2 * outputs)
     values, gates = plain_linear(x.double(), weight.double(), bias.double()).chunk(2, dim=-1)
-    assert is_rounded(kernel.gated(x, pack_gated(weight), bias), values * gelu(gates))
+    assert is_rounded(products.gated(x, pack_gated(weight), bias), values * gelu(gates))
 
 
-def test_the_gelu_of_any_number_is_right(kernel: ProductKernel) -> None:
+def test_the_gelu_of_any_number_is_right(products: ProductKernel) -> None:
     """Each position's gate is one of its inputs, and its value one."""
     gates = torch.cat([torch.linspace(-12, 12, 32 * 40), torch.tensor([0.0, -0.0, 60.0, -60.0, 3e4, -3e4])])
     x = gates.bfloat16()[:, None].expand(-1, 32)
     weight = torch.cat([torch.zeros(32, 32), torch.eye(32)]).bfloat16()
     bias = torch.cat([torch.ones(32), torch.zeros(32)]).bfloat16()
-    found = kernel.gated(x, pack_gated(weight), bias)
+    found = products.gated(x, pack_gated(weight), bias)
     assert torch.allclose(found.double(), gelu(x.double()), rtol=2**-8, atol=1e-4)
 
 
-def test_a_row_depends_neither_on_other_rows_nor_on_threads(kernel: ProductKernel) -> None:
+def test_a_row_depends_neither_on_other_rows_nor_on_threads(products: ProductKernel) -> None:
     x, weight = picture(3, 640, 17, 9), pack_convolution(some(64, 640, 3, 3))
     rows, matrix = some(3, 100, 2560), pack_linear(some(64, 2560))
     threads = torch.get_num_threads()
-    convolved, multiplied = kernel.convolve(x, weight, None), kernel.linear(rows, matrix, None)
+    convolved, multiplied = products.convolve(x, weight, None), products.linear(rows, matrix, None)
     try:
         for count in (1, 2, 3, 5):
             torch.set_num_threads(count)
             for i in range(3):
-                assert torch.equal(kernel.convolve(x[i : i + 1], weight, None)[0], convolved[i])
-                assert torch.equal(kernel.linear(rows[i], matrix, None), multiplied[i])
-            assert torch.equal(kernel.convolve(x, weight, None), convolved)
-            assert torch.equal(kernel.linear(rows, matrix, None), multiplied)
+                assert torch.equal(products.convolve(x[i : i + 1], weight, None)[0], convolved[i])
+                assert torch.equal(products.linear(rows[i], matrix, None), multiplied[i])
+            assert torch.equal(products.convolve(x, weight, None), convolved)
+            assert torch.equal(products.linear(rows, matrix, None), multiplied)
     finally:
         torch.set_num_threads(threads)
 
 
-def test_what_is_no_number_stays_where_it_is(kernel: ProductKernel) -> None:
+def test_what_is_no_number_stays_where_it_is(products: ProductKernel) -> None:
     x = picture(2, 32, 6, 6)
     x[0, 0, 0, 0] = torch.nan
-    found = kernel.convolve(x, pack_convolution(some(32, 32, 3, 3)), None)
+    found = products.convolve(x, pack_convolution(some(32, 32, 3, 3)), None)
     seen = found.isnan().any(dim=1)
     assert seen[0, :2, :2].all()
     assert seen.sum() == 4
 
 
-def test_nothing_is_computed_of_nothing(kernel: ProductKernel) -> None:
-    assert kernel.convolve(picture(0, 32, 4, 4), pack_convolution(some(32, 32, 3, 3)), None).shape == (0, 32, 4, 4)
-    assert kernel.linear(some(0, 32), pack_linear(some(64, 32)), None).shape == (0, 64)
+def test_nothing_is_computed_of_nothing(products: ProductKernel) -> None:
+    assert products.convolve(picture(0, 32, 4, 4), pack_convolution(some(32, 32, 3, 3)), None).shape == (
+        0,
+        32,
+        4,
+        4,
+    )
+    assert products.linear(some(0, 32), pack_linear(some(64, 32)), None).shape == (0, 64)
 
 
-def test_what_the_kernel_would_read_beyond_is_refused(kernel: ProductKernel) -> None:
+def test_what_the_kernel_would_read_beyond_is_refused(products: ProductKernel) -> None:
     matrix, weight = pack_linear(some(64, 32)), pack_convolution(some(64, 32, 3, 3))
     with pytest.raises(ValueError, match="no product"):
-        kernel.linear(some(5, 64), matrix, None)
+        products.linear(some(5, 64), matrix, None)
     with pytest.raises(ValueError, match="no product"):
-        kernel.linear(some(5, 32), matrix, some(32))
+        products.linear(some(5, 32), matrix, some(32))
     with pytest.raises(ValueError, match="no product"):
-        kernel.convolve(picture(1, 64, 4, 4), weight, None)
+        products.convolve(picture(1, 64, 4, 4), weight, None)
     with pytest.raises(RuntimeError):
-        kernel.convolve(picture(1, 32, 4, 4), weight, None, picture(1, 64, 5, 4))
+        products.convolve(picture(1, 32, 4, 4), weight, None, picture(1, 64, 5, 4))
     with pytest.raises(TypeError, match="bfloat16"):
-        kernel.linear(some(5, 32).float(), matrix, None)
+        products.linear(some(5, 32).float(), matrix, None)
 
 
 def test_without_a_compiler_there_is_no_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

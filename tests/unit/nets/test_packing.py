@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from darkroom.nets.native_products import ProductKernel, find_product_kernel
+from darkroom.nets.native_products import ProductKernel
 from darkroom.nets.packing import PackedConv2d, PackedLinear, multiply_by, pack_layers, plain, suits
 
 Layer = PackedLinear | PackedConv2d
@@ -96,18 +96,10 @@ def test_a_packed_convolution_may_see_the_opposite_edge() -> None:
     assert torch.equal(layer(x.roll(3, dims=-1)), layer(x).roll(3, dims=-1))
 
 
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> ProductKernel:
-    found = find_product_kernel(tmp_path_factory.mktemp("kernels"))
-    if found is None:
-        pytest.skip("no AMX or no C compiler here")
-    return found
-
-
 @torch.inference_mode()
-def test_layers_are_computed_by_a_kernel_if_they_have_one_that_takes_them(kernel: ProductKernel) -> None:
+def test_layers_are_computed_by_a_kernel_if_they_have_one_that_takes_them(products: ProductKernel) -> None:
     for layer, packed, x in pairs():
-        multiply_by(packed, kernel)
+        multiply_by(packed, products)
         weight, exact = layer.state_dict()["weight"], layer.float()(x.float())
         found = packed(x)
         is_halving = isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)
@@ -120,9 +112,9 @@ def test_layers_are_computed_by_a_kernel_if_they_have_one_that_takes_them(kernel
 
 
 @torch.inference_mode()
-def test_a_kernel_that_is_gone_is_not_asked_and_old_weights_are_still_understood(kernel: ProductKernel) -> None:
+def test_a_kernel_that_is_gone_is_not_asked_and_old_weights_are_still_understood(products: ProductKernel) -> None:
     for layer, packed, x in pairs():
-        multiply_by(packed, kernel)
+        multiply_by(packed, products)
         packed(x)
         ours = packed.weight
         multiply_by(packed, None)
@@ -132,10 +124,10 @@ def test_a_kernel_that_is_gone_is_not_asked_and_old_weights_are_still_understood
 
 
 @torch.inference_mode()
-def test_a_kernels_convolution_may_see_the_opposite_edge(kernel: ProductKernel) -> None:
+def test_a_kernels_convolution_may_see_the_opposite_edge(products: ProductKernel) -> None:
     torch.manual_seed(1)
     layer = PackedConv2d(32, 32, 3, padding=1).bfloat16().requires_grad_(False)
-    multiply_by(layer, kernel)
+    multiply_by(layer, products)
     x = torch.randn(1, 32, 8, 8).bfloat16()
     layer(x)
     layer.padding_mode = "circular"
@@ -144,11 +136,13 @@ def test_a_kernels_convolution_may_see_the_opposite_edge(kernel: ProductKernel) 
 
 
 @torch.inference_mode()
-def test_a_gated_layer_is_the_same_by_a_kernel_and_can_be_used_as_a_plain_one_again(kernel: ProductKernel) -> None:
+def test_a_gated_layer_is_the_same_by_a_kernel_and_can_be_used_as_a_plain_one_again(
+    products: ProductKernel,
+) -> None:
     torch.manual_seed(0)
     layer, x = PackedLinear(64, 128).bfloat16().requires_grad_(False), torch.randn(40, 64).bfloat16()
     weight, theirs, whole = layer.weight.clone(), layer.gated(x), layer(x)
-    multiply_by(layer, kernel)
+    multiply_by(layer, products)
     ours = layer.gated(x)
     values, gates = functional.linear(x.double(), weight.double(), layer.bias.double()).chunk(2, dim=-1)
     exact = values * functional.gelu(gates)
