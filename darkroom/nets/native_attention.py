@@ -4,7 +4,6 @@ Where there is no compiler, another processor or another system, there is no ker
 """
 
 import ctypes
-import logging
 import math
 import platform
 from collections.abc import Callable
@@ -14,9 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from darkroom.nets.native_library import FAILURES, load
-
-log = logging.getLogger(__name__)
+from darkroom.nets.native_library import find, load
 
 Kernel = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """Softmax attention `[B, N, C]` of queries `[B, N, C]` to keys and values `[B, M, C]` in bf16, heads side by side."""
@@ -37,16 +34,13 @@ def fits(query: Tensor, heads: int) -> bool:
 
 def find_kernel(folder: Path) -> Kernel | None:
     """The kernel, compiled into a folder unless it lies there; None, and a line in the log, where that cannot be."""
-    if not has_tiles():
-        return None
-    try:
-        kernel = _bound(load("attention", FLAGS, folder))
-    except FAILURES as error:
-        log.info("attention is computed by torch: the kernel for this processor cannot be had: %s", error)
-        return None
+    return find("attention is computed", lambda: _make(folder)) if has_tiles() else None
+
+
+def _make(folder: Path) -> Kernel:
+    kernel = _bound(load("attention", FLAGS, folder))
     if kernel is None or not _is_right(kernel):
-        log.warning("attention is computed by torch: the kernel for this processor does not work here")
-        return None
+        raise ArithmeticError("the kernel does not find what torch finds")
     return kernel
 
 

@@ -9,12 +9,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 log = logging.getLogger(__name__)
+
+Kernel = TypeVar("Kernel")
 
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fopenmp")
@@ -41,6 +44,19 @@ def load(name: str, flags: Sequence[str], folder: Path) -> ctypes.CDLL:
             log.info("%s cannot be loaded, and is compiled anew", library)
     _compile(source, flags, library)
     return ctypes.CDLL(str(library))
+
+
+def find(doing: str, make: Callable[[], Kernel]) -> Kernel | None:
+    """A kernel of our own; None, and a line in the log that says what torch is `doing` then, where that cannot be made
+    (`FAILURES`) or is wrong (ArithmeticError).
+    """
+    try:
+        return make()
+    except FAILURES as error:
+        log.info("%s by torch: the kernel for this processor cannot be had: %s", doing, error)
+    except ArithmeticError:
+        log.warning("%s by torch: the kernel for this processor does not work here", doing)
+    return None
 
 
 def _compile(source: bytes, flags: Sequence[str], library: Path) -> None:

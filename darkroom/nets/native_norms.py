@@ -4,7 +4,6 @@ Where there is no compiler or another processor there is no kernel, and torch's 
 """
 
 import ctypes
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,9 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from darkroom.nets.native_library import FAILURES, load
-
-log = logging.getLogger(__name__)
+from darkroom.nets.native_library import find, load
 
 _PLAIN = ("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-mfma")
 AVX512 = (
@@ -53,15 +50,7 @@ def fits(x: Tensor, weight: Tensor) -> bool:
 def find_norm_kernel(folder: Path) -> NormKernel | None:
     """The kernel, compiled into a folder unless it lies there; None, and a line in the log, where that cannot be."""
     flags = _flags()
-    if flags is None:
-        return None
-    try:
-        return make_norm_kernel(flags, folder)
-    except FAILURES as error:
-        log.info("norms are computed by torch: the kernel for this processor cannot be had: %s", error)
-    except ArithmeticError:
-        log.warning("norms are computed by torch: the kernel for this processor does not work here")
-    return None
+    return None if flags is None else find("norms are computed", lambda: make_norm_kernel(flags, folder))
 
 
 def _flags() -> Sequence[str] | None:

@@ -7,7 +7,6 @@ pairs of inputs side by side. How they were ordered is told by their number of d
 """
 
 import ctypes
-import logging
 from pathlib import Path
 
 import torch
@@ -15,9 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from darkroom.nets.native_attention import FLAGS, has_tiles
-from darkroom.nets.native_library import FAILURES, load
-
-log = logging.getLogger(__name__)
+from darkroom.nets.native_library import find, load
 
 SIDE = 32
 """The kernel takes multiples of so many inputs and outputs, and so many positions at least."""
@@ -169,18 +166,15 @@ def _addresses(*tensors: Tensor | None) -> list[int | None]:
 
 def find_product_kernel(folder: Path) -> ProductKernel | None:
     """The kernel, compiled into a folder unless it lies there; None, and a line in the log, where that cannot be."""
-    if not has_tiles():
-        return None
-    try:
-        library = load("products", FLAGS, folder)
-        library.ask_for_tiles.restype = ctypes.c_long
-        kernel = ProductKernel(library) if library.ask_for_tiles() == 0 else None
-    except FAILURES as error:
-        log.info("products are computed by torch: the kernel for this processor cannot be had: %s", error)
-        return None
+    return find("products are computed", lambda: _make(folder)) if has_tiles() else None
+
+
+def _make(folder: Path) -> ProductKernel:
+    library = load("products", FLAGS, folder)
+    library.ask_for_tiles.restype = ctypes.c_long
+    kernel = ProductKernel(library) if library.ask_for_tiles() == 0 else None
     if kernel is None or not _is_right(kernel):
-        log.warning("products are computed by torch: the kernel for this processor does not work here")
-        return None
+        raise ArithmeticError("the kernel does not find what torch finds")
     return kernel
 
 
