@@ -9,6 +9,7 @@ from torch import Tensor
 
 from darkroom.engine.client import PreviewContent
 from darkroom.engine.costs import Kind
+from darkroom.engine.policy import Stage
 from darkroom.jobs.ops import (
     Answer,
     Aside,
@@ -155,6 +156,16 @@ def _picture_key(op: Upscale | RestoreFaces | EnlargeTile | RestoreFace) -> Hash
             return "enlarge", upscaler, picture.shape
         case RestoreFace(restorer=restorer):
             return "restore a face", restorer
+
+
+def stage_of(op: Question) -> Stage:
+    """What a lane that asks this waits for."""
+    match op:
+        case Denoise():
+            return "evaluating"
+        case EncodeText() | EncodeImage():
+            return "beginning"
+    return "other"
 
 
 def kind_of(op: Question) -> Kind:

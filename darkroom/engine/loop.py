@@ -15,7 +15,7 @@ from typing import Protocol
 from darkroom.engine.client import State
 from darkroom.engine.costs import BatchCosts
 from darkroom.engine.job import Job
-from darkroom.engine.lane import Lane, batch_key, kind_of, row_count
+from darkroom.engine.lane import Lane, batch_key, kind_of, row_count, stage_of
 from darkroom.engine.policy import Changes, Waiting, linger_s, pick
 from darkroom.engine.sharing import Share, Shares
 from darkroom.engine.sojourns import Sojourns
@@ -56,6 +56,9 @@ class Runner(Protocol):
     def change_s(self, op: Question) -> float:
         """About how many seconds `prepare` would take now; 0 if everything is in place."""
 
+    def is_apart(self, op: Question) -> bool:
+        """Whether the question's answer is known to be the same bytes in any company."""
+
     def prepare(self, op: Question) -> None:
         """Have the weights in place that the question needs."""
 
@@ -69,8 +72,8 @@ class Runner(Protocol):
 class Loop:
     """Holds the jobs of one device. `max_lanes` pictures are in work at once; further jobs wait for their turn.
 
-    With `exact`, every question is answered alone, so that a picture never depends on its company. `clock` tells
-    seconds. `costs` are what batches were found to cost before.
+    With `exact`, a picture never depends on its company: questions are answered alone, but for those whose answers are
+    known to be the same in any. `clock` tells seconds. `costs` are what batches were found to cost before.
     """
 
     def __init__(
@@ -232,10 +235,13 @@ class Loop:
         if pause_s > 0:
             self._wait(pause_s)
             return []
-        kinds = {one.key: kind_of(asking[one.lane][2]) for one in waiting}
-        cap = (lambda _: 0) if self._exact else (lambda key: self._costs.cap(kinds[key]))
-        chosen = pick(waiting, cap, self._changes.worked_since)
+        ops = {one.key: asking[one.lane][2] for one in waiting}
+        chosen = pick(waiting, lambda key: self._cap(ops[key]), self._changes.worked_since)
         return [asking[one.lane] for one in chosen]
+
+    def _cap(self, op: Question) -> int:
+        """How many rows a batch of such questions may have; a question of more is a batch of its own."""
+        return 0 if self._exact and not self._runner.is_apart(op) else self._costs.cap(kind_of(op))
 
     def _left_s(self, job: Job, lane: Lane) -> float:
         """About how long a lane still takes."""
@@ -260,6 +266,7 @@ class Loop:
                 level=levels[place],
                 arrival=place,
                 change_s=change_s[keys[place]],
+                stage=stage_of(op),
             )
             for place, (_, _, op) in asking.items()
         ]

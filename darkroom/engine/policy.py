@@ -4,6 +4,9 @@ Lanes have levels (see `sojourns` and `sharing`). The lane with the lowest one d
 others of that kind fill it in the same order. Between two batches everything is open again: a long picture is put off
 at its next step for a quick one that came later.
 
+While a batch of evaluations has room, lanes that are about to begin come first, so that they are in it: else a picture
+that came a moment later would wait until those before it are done, and batches would shrink to their last one.
+
 Where a question needs other weights than are in place, so much work is done first that changes of one size take no
 more than a fifth of the device's time. Adapters, which are merged in a moment, change often; a checkpoint that must be
 read from disk is waited for, but for no more work than `tenure_s` says, and the change that the lowest lane needs is
@@ -13,6 +16,7 @@ the next one of its size.
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 PATIENCE = 4.0
 """Seconds of work between two changes of weights, for each second that the change takes."""
@@ -28,6 +32,9 @@ LONGEST_LINGERING_S = 1.0
 
 ALIKE = 0.5
 """Changes count as of one size down to this share of each other's seconds."""
+
+Stage = Literal["beginning", "evaluating", "other"]
+"""What a lane waits for: what comes before its next evaluation, that evaluation, or something else."""
 
 WorkedSince = Callable[[float], float]
 """Device seconds of work since weights were last changed in about so many seconds or in more."""
@@ -47,6 +54,7 @@ class Waiting:
     level: float
     arrival: int
     change_s: float = 0.0
+    stage: Stage = "other"
 
 
 def tenure_s(change_s: float) -> float:
@@ -59,6 +67,7 @@ def pick(
 ) -> list[Waiting]:
     """The next batch: the lowest question that is due, and those of its kind that fit under `cap(key)` rows.
 
+    If those are evaluations and there is room for more, lanes that are about to begin are brought up to theirs instead.
     Together they have a number of rows that processors' kernels are likely to be there for (`is_usual`), if leaving out
     the last ones makes it one. A question larger than the cap runs alone. Empty only if nothing waits.
     """
@@ -66,15 +75,23 @@ def pick(
     first = _find_due(order, worked_since) or _soonest(order)
     if first is None:
         return []
-    batch = [first]
-    room = cap(first.key) - first.rows
+    batch, room = _fill(first, order, cap)
+    newcomer = next((w for w in order if w.stage == "beginning" and w.change_s == 0), None)
+    if first.stage == "evaluating" and room > 0 and newcomer:
+        batch, _ = _fill(newcomer, order, cap)
+    while len(batch) > 1 and not is_usual(sum(w.rows for w in batch)):
+        batch.pop()
+    return batch
+
+
+def _fill(first: Waiting, order: Sequence[Waiting], cap: Callable[[Hashable], int]) -> tuple[list[Waiting], int]:
+    """A batch of a question and others of its kind, and how many more rows it could have."""
+    batch, room = [first], cap(first.key) - first.rows
     for candidate in order:
         if candidate is not first and candidate.key == first.key and candidate.rows <= room:
             batch.append(candidate)
             room -= candidate.rows
-    while len(batch) > 1 and not is_usual(sum(w.rows for w in batch)):
-        batch.pop()
-    return batch
+    return batch, room
 
 
 def is_usual(rows: int) -> bool:

@@ -22,7 +22,7 @@ from darkroom.nets.store import Store
 
 class Presence:
     """The networks of a store as questions need them. `kernels` gives what they compute by on a processor, and
-    `compiler` compiles them.
+    `compiler` compiles them. With `apart` they answer rows apart from each other, where they can.
     """
 
     def __init__(
@@ -32,12 +32,15 @@ class Presence:
         variants: Variants,
         kernels: Callable[[], Kernels] = Kernels,
         compiler: Compiler | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         self._catalogue = catalogue
         self._store = store
         self._variants = variants
         self._kernels = kernels
         self._compiler = compiler
+        self._apart = apart
         self._merges = Merges()
         self._filenames: dict[str, str] = {}
         self._known: WeakSet[Network] = WeakSet()
@@ -52,6 +55,14 @@ class Presence:
         part, eight_bits = _merged_part(op), op.model.is_in_eight_bits
         merge_s = self._merges.merge_s((filename, eight_bits, part), _merged(op.model)) if part else 0.0
         return self._store.load_s(filename, eight_bits=eight_bits) + merge_s
+
+    def is_apart(self, op: Question) -> bool:
+        """Whether a question's answer is known to be the same bytes in any company."""
+        if not isinstance(op, Denoise) or op.model.token_merging:
+            return False
+        network = self.find(op.model)
+        is_plain = all(one.kind == "lora" for one in op.model.adapters)
+        return is_plain and network is not None and network.has_rows_apart
 
     def bring(self, op: ForCheckpoint) -> Network:
         """The network of a question's checkpoint, loaded if need be, with the question's adapters in it.
@@ -82,6 +93,8 @@ class Presence:
         if network not in self._known:
             self._known.add(network)
             network.compute_by(self._kernels())
+            if self._apart:
+                network.part_rows()
             if self._compiler and not model.is_in_eight_bits:
                 network.compile_with(self._compiler)
             for part in get_args(Part):

@@ -3,6 +3,7 @@ alone.
 """
 
 import logging
+import math
 import platform
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
@@ -100,7 +101,7 @@ class NetworkRunner:
         kernels = cache(lambda: kernels_for(settings, self._device, formats.denoiser))
         dtypes = {formats.denoiser, formats.vae}
         self._compiler = find_compiler(settings, self._device, dtypes, turns=self._turns is not None)
-        self._presence = Presence(catalogue, self._store, self._variants, kernels, self._compiler)
+        self._presence = Presence(catalogue, self._store, self._variants, kernels, self._compiler, apart=settings.exact)
         self._prepared: Network | None = None
         self._texts: WeakKeyDictionary[Network, OrderedDict[Hashable, list[Cond]]] = WeakKeyDictionary()
         self._previewer = Previewer(settings.models_dir, self._device)
@@ -143,6 +144,10 @@ class NetworkRunner:
     def change_s(self, op: Question) -> float:
         """About how many seconds `prepare` would take now; 0 if everything is in place."""
         return self._presence.change_s(op)
+
+    def is_apart(self, op: Question) -> bool:
+        """Whether the question's answer is known to be the same bytes in any company."""
+        return self._presence.is_apart(op)
 
     def prepare(self, op: Question) -> None:
         """Have the weights in place that the question needs. Raises what `answer` raises."""
@@ -422,12 +427,10 @@ def _x0_of_v(v: Tensor, x: Tensor, rows: Sequence[Row]) -> Tensor:
 
     Salimans and Ho 2022, arXiv:2202.00512, appendix D.
     """
-    sigma = torch.tensor([row.sigma for row in rows], dtype=torch.float64).view(-1, 1, 1, 1)
-    levels = [row.sigma if row.v_sigma is None else row.v_sigma for row in rows]
-    s = torch.tensor(levels, dtype=torch.float64).view(-1, 1, 1, 1)
-    weight = sigma / torch.hypot(torch.ones_like(s), s)
-    kept = torch.hypot(torch.ones_like(sigma), sigma) - weight * s
-    return x * sent(kept, x.device) - v * sent(weight, x.device)
+    pairs = [(row.sigma, row.sigma if row.v_sigma is None else row.v_sigma) for row in rows]
+    weights = [sigma / math.hypot(1.0, s) for sigma, s in pairs]
+    kept = [math.hypot(1.0, sigma) - weight * s for (sigma, s), weight in zip(pairs, weights, strict=True)]
+    return x * sent(kept, x.device).view(-1, 1, 1, 1) - v * sent(weights, x.device).view(-1, 1, 1, 1)
 
 
 def to_pictures(pixels: Tensor) -> list[Picture]:

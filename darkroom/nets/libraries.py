@@ -28,14 +28,24 @@ def _complete_torchvision() -> None:
 _complete_torchvision()
 
 from diffusers.models.activations import GEGLU
-from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention import BasicTransformerBlock, FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import DecoderTiny
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.unets.unet_2d_blocks import (
+    CrossAttnDownBlock2D,
+    CrossAttnUpBlock2D,
+    DownBlock2D,
+    UNetMidBlock2D,
+    UNetMidBlock2DCrossAttn,
+    UpBlock2D,
+)
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
 from transformers import (
@@ -56,7 +66,9 @@ from transformers import (
 __all__ = [
     "GEGLU", "Attention", "AttnProcessor", "AutoencoderKL", "BasicTransformerBlock", "BlipConfig",
     "BlipForConditionalGeneration", "CLIPConfig", "CLIPModel", "CLIPTextConfig", "CLIPTextModel",
-    "CLIPTextModelWithProjection", "CLIPTokenizer", "DPTConfig", "DPTForDepthEstimation", "DecoderTiny",
-    "FluxTransformer2DModel", "ResnetBlock2D", "SD3Transformer2DModel", "T5Config", "T5EncoderModel",
-    "Transformer2DModel", "UNet2DConditionModel", "Upsample2D",
+    "CLIPTextModelWithProjection", "CLIPTokenizer", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D", "DPTConfig",
+    "DPTForDepthEstimation", "DecoderTiny", "DownBlock2D", "Downsample2D", "FeedForward", "FluxTransformer2DModel",
+    "ResnetBlock2D", "SD3Transformer2DModel", "T5Config", "T5EncoderModel", "TimestepEmbedding", "Timesteps",
+    "Transformer2DModel", "UNet2DConditionModel", "UNetMidBlock2D", "UNetMidBlock2DCrossAttn", "UpBlock2D",
+    "Upsample2D",
 ]  # fmt: skip

@@ -28,8 +28,12 @@ LARGEST_HEAD = 256
 
 def fits(query: Tensor, heads: int) -> bool:
     """Whether the kernel takes queries `[B, N, C]` of so many heads."""
-    width = query.shape[2] // heads
-    return query.dtype == torch.bfloat16 and width % 2 == 0 and width <= LARGEST_HEAD
+    return query.dtype == torch.bfloat16 and fits_head(query.shape[2] // heads)
+
+
+def fits_head(width: int) -> bool:
+    """Whether the kernel takes heads of so many numbers."""
+    return width % 2 == 0 and width <= LARGEST_HEAD
 
 
 def find_kernel(folder: Path) -> Kernel | None:

@@ -27,6 +27,7 @@ from darkroom.nets.merging import Merging, Share
 from darkroom.nets.norms import normalise_by
 from darkroom.nets.packing import multiply_by
 from darkroom.nets.placement import Tier, Turns, let_blocks_take_turns, send_buffers
+from darkroom.nets.rows import part_rows
 from darkroom.nets.text import Asked, Encoded, Text, TextEncoder
 from darkroom.nets.tokenizer import ClipTokenizer
 from darkroom.nets.vae import Vae, VaeUse
@@ -65,6 +66,7 @@ class Network:
     __slots__ = (
         "__weakref__",
         "_compiled",
+        "_has_rows_apart",
         "_kernels",
         "_run",
         "_text",
@@ -106,6 +108,7 @@ class Network:
         self._unet_weighed: tuple[object, int] | None = None
         self._compiled: Compiled | None = None
         self._kernels = Kernels()
+        self._has_rows_apart = False
         self._turns: Turns | None = None
         self._tier: Tier = "whole"
         self.family = ""
@@ -130,6 +133,18 @@ class Network:
         attend_by(self._unet, kernels.attention)
         normalise_by(self._unet, kernels.norm)
         multiply_by(self._unet, kernels.product)
+
+    def part_rows(self) -> None:
+        """From now on the UNet answers every row apart, if it can: see `has_rows_apart`. For after `compute_by`."""
+        is_on_processor = self.device.type == "cpu" and self.dtype == torch.bfloat16
+        self._has_rows_apart = is_on_processor and part_rows(self._unet)
+
+    @property
+    def has_rows_apart(self) -> bool:
+        """Whether the bytes of a row that `denoise` answers are the same in any company. Not true of variants with
+        hypernetworks or merged tokens.
+        """
+        return self._has_rows_apart
 
     def compile_with(self, compiler: Compiler) -> None:
         """From now on a UNet and the checkpoint's own autoencoder answer by compiled passes where those are ready.

@@ -60,6 +60,12 @@ class _Packed(nn.Module):
     weight: Tensor
     kernel: ProductKernel | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether a kernel of our own computes it."""
+        is_right = all(one.dtype == torch.bfloat16 for one in self.parameters(recurse=False))
+        return self.kernel is not None and is_right and self._fits_kernel()
+
     def _is_packed(self, x: Tensor) -> bool:
         """Have the weight packed if that is of use."""
         if native_products.is_gated(self.weight) or (self.kernel is None and native_products.is_packed(self.weight)):
@@ -68,11 +74,10 @@ class _Packed(nn.Module):
             return self.weight.dtype == torch.bfloat16  # else it is held in eight bits, and not widened
         if not _is_packable(self.weight, x):
             return False
-        is_ours = self.kernel is not None and self._suits_kernel(x)
-        self.weight = _parameter(self._pack_for_kernel() if is_ours else self._pack_for_one_dnn(x))
+        self.weight = _parameter(self._pack_for_kernel() if self.is_ours else self._pack_for_one_dnn(x))
         return True
 
-    def _suits_kernel(self, x: Tensor) -> bool:
+    def _fits_kernel(self) -> bool:
         raise NotImplementedError
 
     def _pack_for_kernel(self) -> Tensor:
@@ -108,9 +113,14 @@ class PackedLinear(_Packed, nn.Linear):
             return linear_with(x, other, self.weight, self.bias, "add")
         return self.kernel.linear(x, self.weight, self.bias, other)
 
+    @property
+    def gates_by_kernel(self) -> bool:
+        """Whether `gated` is computed by a kernel of our own."""
+        return self.is_ours and self.out_features % (2 * SIDE) == 0
+
     def gated(self, x: Tensor) -> Tensor:
         """The first half of the answer times the GELU of the second: Shazeer 2020, arXiv:2002.05202, equation 6."""
-        if self.kernel is not None and self.out_features % (2 * SIDE) == 0 and self._suits_kernel(x):
+        if self.kernel is not None and self.gates_by_kernel:
             if not native_products.is_gated(self.weight):
                 self.weight = _parameter(native_products.pack_gated(plain(self.weight)))
             return self.kernel.gated(x, self.weight, self.bias)
@@ -126,8 +136,8 @@ class PackedLinear(_Packed, nn.Linear):
         packed: Tensor = _ONE_DNN._reorder_linear_weight(self.weight, x.numel() // x.shape[-1])  # noqa: SLF001
         return packed
 
-    def _suits_kernel(self, x: Tensor) -> bool:
-        return self.in_features % SIDE == 0 and self.out_features % SIDE == 0 and _takes(x, self.bias)
+    def _fits_kernel(self) -> bool:
+        return self.in_features % SIDE == 0 and self.out_features % SIDE == 0
 
 
 class PackedConv2d(_Packed, nn.Conv2d):
@@ -182,11 +192,11 @@ class PackedConv2d(_Packed, nn.Conv2d):
         packed: Tensor = _ONE_DNN._reorder_convolution_weight(self.weight, *shape)  # noqa: SLF001
         return packed
 
-    def _suits_kernel(self, x: Tensor) -> bool:
+    def _fits_kernel(self) -> bool:
         is_plain = self.stride == self.dilation == (1, 1) and self.groups == 1
         is_known = (self.kernel_size, self.padding) in (((3, 3), (1, 1)), ((1, 1), (0, 0)))
         fits = self.in_channels % SIDE == 0 and self.out_channels % SIDE == 0
-        return is_plain and is_known and fits and _takes(x, self.bias)
+        return is_plain and is_known and fits
 
 
 def _is_packable(weight: Tensor, x: Tensor) -> bool:
@@ -196,10 +206,6 @@ def _is_packable(weight: Tensor, x: Tensor) -> bool:
 def _unpack(layer: _Packed) -> None:
     if is_packed(layer.weight):
         layer.weight = _parameter(plain(layer.weight))
-
-
-def _takes(x: Tensor, bias: Tensor | None) -> bool:
-    return x.dtype == torch.bfloat16 and (bias is None or bias.dtype == torch.bfloat16)
 
 
 def _parameter(weight: Tensor) -> nn.Parameter:

@@ -1,7 +1,6 @@
 """Residual blocks that are quick in bf16 on a processor, and diffusers' own everywhere else."""
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from darkroom.nets.libraries import ResnetBlock2D
 from darkroom.nets.norms import normalise_and_activate
@@ -19,7 +18,7 @@ class QuickResnet(ResnetBlock2D):  # type: ignore[misc]  # diffusers has no type
             answer: Tensor = super().forward(input_tensor, temb, *args, **others)
             return answer
         x = self.conv1(normalise_and_activate(self.norm1, input_tensor))
-        time = None if temb is None else self.time_emb_proj(functional.silu(temb))
+        time = None if temb is None else self.time_emb_proj(self.nonlinearity(temb))
         x = normalise_and_activate(self.norm2, x, time, over=True)
         shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
         added: Tensor = self.conv2.plus(x, shortcut)

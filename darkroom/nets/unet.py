@@ -14,7 +14,7 @@ from darkroom.nets.residual import quicken_resnets
 from darkroom.nets.shared_beginning import find_first, shared_beginning
 
 
-class _CroppedUpsample(Upsample2D):  # type: ignore[misc]  # diffusers has no types
+class CroppedUpsample(Upsample2D):  # type: ignore[misc]  # diffusers has no types
     """Doubles the size, convolves, and only then fits the result to the skip connection it will be joined with.
 
     diffusers resizes before the convolution, which then sees a border of zeros where the original saw one more line.
@@ -31,7 +31,7 @@ def build_unet(sizes: dict[str, Any]) -> UNet2DConditionModel:
         unet = UNet2DConditionModel(**sizes)
         for block in unet.up_blocks:
             for place, old in enumerate(block.upsamplers or ()):
-                block.upsamplers[place] = _CroppedUpsample(old.channels, use_conv=True, out_channels=old.out_channels)
+                block.upsamplers[place] = CroppedUpsample(old.channels, use_conv=True, out_channels=old.out_channels)
         quicken_group_norms(unet)
         join_activation(unet)
         steady_convolutions(unet)

@@ -28,11 +28,12 @@ def brightness(text: str) -> float:
 @dataclass
 class FakeRunner:
     """x0 of a Gaussian around the prompt's brightness. Refuses more than `fits` rows, and any row of the prompt
-    `poison`.
+    `poison`. `apart` are the kinds of questions whose answers are the same in any company.
     """
 
     fits: int = 1000
     poison: str | None = None
+    apart: tuple[type[Question], ...] = ()
     batches: list[list[Question]] = field(default_factory=list)
     open_programs: set[int] = field(default_factory=set)
 
@@ -54,6 +55,9 @@ class FakeRunner:
 
     def change_s(self, op: Question) -> float:
         return 0.0
+
+    def is_apart(self, op: Question) -> bool:
+        return isinstance(op, self.apart)
 
     def prepare(self, op: Question) -> None:
         pass

@@ -1,5 +1,6 @@
 """The engine's promises, asserted exactly with a runner whose answers have a closed form."""
 
+from collections.abc import Sequence
 from itertools import count
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from darkroom.engine.job import Job
 from darkroom.engine.loop import Loop
 from darkroom.errors import JobFailed, OutOfDeviceMemory
+from darkroom.jobs.ops import Answer, Denoise, Question
 from darkroom.jobs.retouching import Enlargement, RetouchSpec
 from darkroom.jobs.spec import InitImage, JobSpec
 from tests.unit.engine.fake_runner import FakeRunner, draw, finish, make_loop, make_spec, outcome, start
@@ -46,6 +48,40 @@ def test_in_exact_mode_every_evaluation_runs_alone() -> None:
     loop = make_loop(runner, exact=True)
     finish(loop, *[start(loop, make_spec(seeds=[i])) for i in range(4)])
     assert {len(ops) for ops in runner.batches} == {1}
+
+
+def test_in_exact_mode_evaluations_share_a_batch_that_are_the_same_in_any() -> None:
+    runner = FakeRunner(apart=(Denoise,))
+    loop = make_loop(runner, exact=True)
+    finish(loop, *[start(loop, make_spec(seeds=[i], steps=40)) for i in range(8)])
+    assert max(len(ops) for ops in runner.denoise_batches) > 1
+    assert {len(ops) for ops in runner.batches if not isinstance(ops[0], Denoise)} == {1}
+
+
+class SteadyRunner(FakeRunner):
+    """A forward pass takes half a second, and a quarter for every question in it."""
+
+    now = 0.0
+
+    def answer(self, ops: Sequence[Question]) -> list[Answer]:
+        self.now += 0.5 + 0.25 * len(ops)
+        return super().answer(ops)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("after", [2, 5, 8])
+def test_who_comes_while_another_is_drawn_shares_the_next_batch(exact: bool, after: int) -> None:
+    runner = SteadyRunner(apart=(Denoise,))
+    loop = Loop(runner, max_lanes=16, max_rows=16, exact=exact, clock=lambda: runner.now)
+    finish(loop, *[start(loop, make_spec(seeds=[i], steps=20)) for i in range(8)])  # what batches cost is known now
+    first = start(loop, make_spec(seeds=[1], steps=12))
+    for _ in range(after):
+        loop.cycle()
+    later = [start(loop, make_spec(seeds=[i], steps=12)) for i in (2, 3)]
+    for _ in range(5):  # the texts of the two, one by one if they must be, and a step
+        loop.cycle()
+    assert len(runner.denoise_batches[-1]) == 3
+    assert all(one.state == "done" for one in finish(loop, first, *later))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
