@@ -40,6 +40,9 @@ def attended(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         (1, 33, 256, 3, 64),
         (2, 70, 257, 2, 80),
         (1, 40, 600, 2, 160),
+        (1, 31, 33, 2, 34),
+        (2, 65, 97, 1, 110),
+        (1, 32, 129, 1, 256),
     ],
 )
 def test_the_kernel_is_as_near_to_the_truth_as_torch_is(
@@ -57,6 +60,26 @@ def test_scores_of_any_size_are_weighed(kernel: Kernel, size: float) -> None:
     query, key, value = make(1, (33, 300), 64, size)
     exact = attended(query.float(), key.float(), value.float(), 1)
     torch.testing.assert_close(kernel(query, key, value, 1).float(), exact, atol=0.01 * max(size, 1e-3), rtol=0.02)
+
+
+def test_a_long_key_that_nobody_looks_at_takes_nothing_away(kernel: Kernel) -> None:
+    """What is taken off all scores goes by the longest key; here that is far more than the largest score."""
+    query, key, value = make(1, (40, 90), 80)
+    query, key = query.abs(), key.clone()
+    key[0, 3] = -3000.0
+    exact = attended(query.float(), key.float(), value.float(), 2)
+    torch.testing.assert_close(kernel(query, key, value, 2).float(), exact, atol=0.01, rtol=0.02)
+
+
+def test_what_is_no_number_stays_in_its_row(kernel: Kernel) -> None:
+    query, key, value = make(2, (40, 90), 80)
+    expected = kernel(query, key, value, 2)
+    query[0, 5] = torch.nan
+    found = kernel(query, key, value, 2)
+    assert found[0, 5].isnan().all()
+    found[0, 5] = expected[0, 5]
+    assert torch.equal(found[1], expected[1])
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0.02)
 
 
 def test_no_row_depends_on_its_company_nor_on_the_number_of_threads(kernel: Kernel) -> None:
