@@ -7,6 +7,7 @@ pairs of inputs side by side. How they were ordered is told by their number of d
 """
 
 import ctypes
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -22,13 +23,18 @@ SIDE = 32
 _LINEAR, _GATED = 6, 7
 """Dimensions of packed weights; those of convolutions have more."""
 
+_HALVES = (((0,), (1, 2)), ((0, 1), (2,)))
+"""Which of the three rows that a convolution looks at are the same one before a picture is made twice as high:
+the upper half of a pixel looks at the one above it and twice at itself, the lower half twice at itself and at the one
+below.
+"""
+
 _PLAIN_WAY, _ADDED_WAY, _GATED_WAY = range(3)
 
 
 def pack_linear(weight: Tensor) -> Tensor:
     """A linear layer's weight `[N, C]`, ordered `[N / 32, C / 32, 2, 16, 16, 2]`."""
-    tiles = _pairs(weight).view(len(weight) // 32, 2, 16, -1, 16).permute(0, 3, 1, 4, 2)
-    return _split(tiles, weight.dtype)
+    return _split(_tiles(weight), weight.dtype)
 
 
 def pack_gated(weight: Tensor) -> Tensor:
@@ -49,6 +55,20 @@ def pack_convolution(weight: Tensor) -> Tensor:
     outputs, inputs = weight.shape[:2]
     tiles = weight.reshape(outputs // 32, 2, 16, inputs // 32, 16, 2, 3, 3)
     return tiles.permute(0, 6, 3, 7, 1, 4, 2, 5).contiguous()
+
+
+def pack_doubled(weight: Tensor) -> Tensor:
+    """A convolution's weight `[N, C, 3, 3]` for pictures that are made twice as large first, each pixel four times: for
+    every corner of a pixel the sums of those that see the same one, `[N / 32, 4, 2, C / 32, 2, 2, 16, 16, 2]`.
+    """
+    outputs, inputs = weight.shape[:2]
+    tiles = torch.empty(outputs // 32, 4, 2, inputs // 32, 2, 2, 16, 16, dtype=torch.int32)
+    taps = weight.permute(2, 3, 0, 1).float()
+    for corner, (row, column) in enumerate(product(_HALVES, _HALVES)):
+        for (y, rows), (x, columns) in product(enumerate(row), enumerate(column)):
+            found = sum((taps[i, j] for i, j in product(rows, columns)), torch.zeros(())).to(weight.dtype)
+            tiles[:, corner, y, :, x] = _tiles(found)
+    return tiles.view(weight.dtype).view(*tiles.shape, 2)
 
 
 def unpack(weight: Tensor) -> Tensor:
@@ -76,6 +96,11 @@ def is_gated(weight: Tensor) -> bool:
     return weight.dim() == _GATED
 
 
+def _tiles(weight: Tensor) -> Tensor:
+    """A weight `[N, C]` as pairs of inputs, ordered `[N / 32, C / 32, 2, 16, 16]`."""
+    return _pairs(weight).view(len(weight) // 32, 2, 16, -1, 16).permute(0, 3, 1, 4, 2)
+
+
 def _pairs(weight: Tensor) -> Tensor:
     """Pairs of inputs as one number, which is quicker to put elsewhere."""
     return weight.contiguous().view(torch.int32)
@@ -101,9 +126,10 @@ class ProductKernel:
         number, pointer = ctypes.c_long, ctypes.c_void_p
         library.linear_scratch_bytes.restype = library.conv_scratch_bytes.restype = number
         library.linear_scratch_bytes.argtypes, library.conv_scratch_bytes.argtypes = [number] * 4, [number] * 6
-        library.linear.restype = library.convolve.restype = None
+        library.linear.restype = library.convolve.restype = library.convolve_doubled.restype = None
         library.linear.argtypes = [*[pointer] * 6, *[number] * 5]
         library.convolve.argtypes = [*[pointer] * 6, *[number] * 7]
+        library.convolve_doubled.argtypes = [*[pointer] * 5, *[number] * 6]
         self._library = library
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor | None = None) -> Tensor:
@@ -131,6 +157,22 @@ class ProductKernel:
         scratch = torch.empty(self._library.conv_scratch_bytes(*sizes, threads), dtype=torch.uint8)
         way = _PLAIN_WAY if other is None else _ADDED_WAY
         self._library.convolve(*_addresses(x, weight, bias, other, found, scratch), *sizes, way, threads)
+        return found
+
+    def convolve_doubled(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """A channels-last `[B, N, 2 H, 2 W]` of `[B, C, H, W]` that is made twice as large first, each pixel four
+        times, with a margin of zeros. The weight is one of `pack_doubled`.
+        """
+        x = x.contiguous(memory_format=torch.channels_last)
+        batch, inputs, height, width = x.shape
+        shape = batch, len(weight) * SIDE, 2 * height, 2 * width
+        _check(x, weight, bias, None, inputs == weight.shape[3] * SIDE, shape[1])
+        found = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+        if found.numel() == 0:
+            return found
+        sizes, threads = (batch, height, width, inputs, shape[1]), torch.get_num_threads()
+        scratch = torch.empty(self._library.conv_scratch_bytes(*sizes, threads), dtype=torch.uint8)
+        self._library.convolve_doubled(*_addresses(x, weight, bias, found, scratch), *sizes, threads)
         return found
 
     def _multiply(

@@ -143,6 +143,9 @@ class PackedLinear(_Packed, nn.Linear):
 class PackedConv2d(_Packed, nn.Conv2d):
     """A convolution of `[B, C, H, W]`, quick where that is channels-last."""
 
+    _doubled: tuple[Tensor, Tensor] | None = None
+    """A weight, and what became of it for `doubled`."""
+
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; the answer has the type of `x`."""
         if not self._is_packed(x):
@@ -164,6 +167,16 @@ class PackedConv2d(_Packed, nn.Conv2d):
         answer: Tensor = kernel(x, other, *rest, "add", None, None, [], None)
         return answer
 
+    def doubled(self, x: Tensor) -> Tensor:
+        """Convolve a picture that is made twice as high and wide first, each pixel four times."""
+        is_plain = self.padding_mode == "zeros" and self.kernel_size == (3, 3)
+        if self.kernel is None or not (is_plain and self.is_ours and _is_computable(x)):
+            found: Tensor = self(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+            return found
+        if self._doubled is None or self._doubled[0] is not self.weight:
+            self._doubled = self.weight, native_products.pack_doubled(plain(self.weight))
+        return self.kernel.convolve_doubled(x, self._doubled[1], self.bias)
+
     def _by_kernel(self, kernel: ProductKernel, x: Tensor, other: Tensor | None) -> Tensor:
         if self.kernel_size == (1, 1):
             added = None if other is None else other.permute(0, 2, 3, 1)
@@ -174,6 +187,10 @@ class PackedConv2d(_Packed, nn.Conv2d):
         framed = functional.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
         answer = kernel.convolve(framed, self.weight, self.bias)[..., 1:-1, 1:-1]
         return answer.contiguous(memory_format=torch.channels_last) if other is None else answer + other
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._doubled = None
+        return super()._apply(fn, recurse)
 
     def _arguments(self, x: Tensor) -> tuple[Any, ...]:
         """What oneDNN's kernels are told, from `x` to the groups."""
@@ -200,7 +217,11 @@ class PackedConv2d(_Packed, nn.Conv2d):
 
 
 def _is_packable(weight: Tensor, x: Tensor) -> bool:
-    return weight.dtype == torch.bfloat16 and suits(x) and not torch.is_grad_enabled()
+    return weight.dtype == torch.bfloat16 and _is_computable(x)
+
+
+def _is_computable(x: Tensor) -> bool:
+    return suits(x) and not torch.is_grad_enabled()
 
 
 def _unpack(layer: _Packed) -> None:

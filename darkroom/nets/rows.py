@@ -28,7 +28,7 @@ from darkroom.nets.native_attention import fits_head
 from darkroom.nets.norms import KernelGroupNorm
 from darkroom.nets.packing import PackedConv2d, PackedLinear
 from darkroom.nets.residual import QuickResnet
-from darkroom.nets.unet import CroppedUpsample
+from darkroom.nets.upsampling import CroppedUpsample
 
 
 class _RowByRow(nn.Module):

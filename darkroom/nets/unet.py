@@ -7,22 +7,12 @@ from torch import Tensor
 
 from darkroom.nets.attention import quicken_transformers
 from darkroom.nets.convolutions import steady_convolutions
-from darkroom.nets.libraries import UNet2DConditionModel, Upsample2D
+from darkroom.nets.libraries import UNet2DConditionModel
 from darkroom.nets.norms import join_activation, quicken_group_norms
 from darkroom.nets.packing import pack_layers, suits
 from darkroom.nets.residual import quicken_resnets
 from darkroom.nets.shared_beginning import find_first, shared_beginning
-
-
-class CroppedUpsample(Upsample2D):  # type: ignore[misc]  # diffusers has no types
-    """Doubles the size, convolves, and only then fits the result to the skip connection it will be joined with.
-
-    diffusers resizes before the convolution, which then sees a border of zeros where the original saw one more line.
-    """
-
-    def forward(self, hidden_states: Tensor, output_size: tuple[int, int] | None = None, *_: object) -> Tensor:
-        doubled: Tensor = super().forward(hidden_states)
-        return doubled if output_size is None else doubled[..., : output_size[0], : output_size[1]]
+from darkroom.nets.upsampling import CroppedUpsample
 
 
 def build_unet(sizes: dict[str, Any]) -> UNet2DConditionModel:

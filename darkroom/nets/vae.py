@@ -23,6 +23,7 @@ from darkroom.nets.norms import join_activation, normalise_by, quicken_group_nor
 from darkroom.nets.opening import open_autoencoder
 from darkroom.nets.packing import multiply_by, pack_layers
 from darkroom.nets.residual import quicken_resnets
+from darkroom.nets.upsampling import quicken_upsamplers
 from darkroom.nets.variants import tiled
 
 MOST_ROWS = 8
@@ -52,6 +53,7 @@ def build_vae(sizes: dict[str, Any]) -> AutoencoderKL:
         steady_convolutions(vae)
         pack_layers(vae)
     quicken_resnets(vae)
+    quicken_upsamplers(vae)
     return vae.requires_grad_(False).eval()
 
 

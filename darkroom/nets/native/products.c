@@ -247,24 +247,24 @@ static void fill_strip(const bf16 *x, Sizes s, long row, long rows, long channel
     memset(strip, 0, channels * 2); // right of the last one
 }
 
-// Where a strip's positions are in the answer.
-static void find_places(Sizes s, long row, long rows, long positions, int32_t *places) {
+// Where a strip's positions are in the answer, which is `scale` times as high and wide; there at a corner of each.
+static void find_places(Sizes s, long row, long rows, long positions, long scale, long corner, int32_t *places) {
     long line = s.width + 1;
     for (long at = 0; at < positions; at++) {
         long r = row + at / line, v = at % line, y = r % (s.height + 1);
         int there = at < rows * line && v < s.width && y < s.height;
-        places[at] = there ? (r / (s.height + 1) * s.height + y) * s.width + v : -1;
+        y = (r / (s.height + 1) * s.height + y) * scale + corner / 2, v = v * scale + corner % 2;
+        places[at] = there ? y * s.width * scale + v : -1;
     }
 }
 
-// answer[batch, height, width, out] = x[batch, height, width, in] convolved with the weights (packed, see
-// `native_products.py`), 3x3 with a margin of zeros, plus bias[out] and, where the way says so, plus other, which is as
-// large as the answer. `in` and `out` are multiples of 32.
-void convolve(const bf16 *x, const bf16 *weights, const bf16 *bias, const bf16 *other, bf16 *answer, char *scratch,
-              long batch, long height, long width, long in, long out, long way, long threads) {
-    Sizes s = {batch, height, width, in, out};
+// A convolution with `taps` by `taps` positions: 3, or at each of four corners 2 of the 3 that are looked at.
+static inline __attribute__((always_inline)) void convolve_by(const bf16 *x, const bf16 *weights, const bf16 *bias,
+                                                              const bf16 *other, bf16 *answer, char *scratch, Sizes s,
+                                                              Way way, long taps, long corners, long threads) {
     ConvPlan p = plan_conv(s, threads);
-    long line = width + 1, all = batch * (height + 1) - 1, w_row = in * 3 * SIDE * 2;
+    long in = s.in, out = s.out;
+    long line = s.width + 1, all = s.batch * (s.height + 1) - 1, w_row = in * taps * SIDE * 2;
 #pragma omp parallel for num_threads(threads) schedule(static) collapse(2)
     for (long strip_at = 0; strip_at < p.strips; strip_at++)
         for (long chunk = 0; chunk < p.chunks; chunk++) {
@@ -274,24 +274,43 @@ void convolve(const bf16 *x, const bf16 *weights, const bf16 *bias, const bf16 *
             int32_t *places = (int32_t *)(strip + p.strip_size);
             long row = strip_at * p.rows, rows = least(p.rows, all - row), positions = rows * line, turn = 0;
             long from = chunk * p.blocks, to = least(out / SIDE, from + p.blocks), blocks = parts(positions, SIDE);
-            find_places(s, row, rows, blocks * SIDE, places);
-            Rest rest = {.row = SIDE};
-            for (long channel = 0; channel < in; channel += p.channels) {
-                fill_strip(x, s, row, rows, channel, p.channels, strip);
-                for (long n = from; n < to; n++)
-                    for (long m = 0; m < blocks; m++, turn++) {
-                        float *here = sums + (p.channels < in ? (n - from) * blocks + m : turn % 2) * BLOCK;
-                        multiply((const char *)(strip + m * SIDE * p.channels), p.channels * 2, line * p.channels * 2,
-                                 (const char *)(weights + (n * in * 9 + channel * 3) * SIDE), w_row, p.channels / 32, 3,
-                                 here, channel == 0, &rest);
-                        if (rest.row < SIDE) finish(&rest, SIDE);
-                        if (channel + p.channels < in) continue;
-                        rest = (Rest){.sums = here, .places = places + m * SIDE, .bias = bias ? bias + n * SIDE : 0,
-                                      .gates = 16, .other = other + n * SIDE, .answer = answer + n * SIDE,
-                                      .width = out, .way = way};
-                    }
+            for (long corner = 0; corner < corners; corner++) {
+                find_places(s, row, rows, blocks * SIDE, corners > 1 ? 2 : 1, corner, places);
+                long begin = (corner / 2 * line + corner % 2) * p.channels;
+                Rest rest = {.row = SIDE};
+                for (long channel = 0; channel < in; channel += p.channels) {
+                    if (corner == 0 || p.channels < in) fill_strip(x, s, row, rows, channel, p.channels, strip);
+                    for (long n = from; n < to; n++)
+                        for (long m = 0; m < blocks; m++, turn++) {
+                            float *here = sums + (p.channels < in ? (n - from) * blocks + m : turn % 2) * BLOCK;
+                            const bf16 *right = weights + ((n * corners + corner) * in * taps + channel) * taps * SIDE;
+                            multiply((const char *)(strip + m * SIDE * p.channels + begin), p.channels * 2,
+                                     line * p.channels * 2, (const char *)right, w_row, p.channels / 32, taps, here,
+                                     channel == 0, &rest);
+                            if (rest.row < SIDE) finish(&rest, SIDE);
+                            if (channel + p.channels < in) continue;
+                            rest = (Rest){.sums = here, .places = places + m * SIDE,
+                                          .bias = bias ? bias + n * SIDE : 0, .gates = 16, .other = other + n * SIDE,
+                                          .answer = answer + n * SIDE, .width = out, .way = way};
+                        }
+                }
+                finish(&rest, SIDE);
             }
-            finish(&rest, SIDE);
             _tile_loadconfig(&before);
         }
+}
+
+// answer[batch, height, width, out] = x[batch, height, width, in] convolved with the weights (packed, see
+// `native_products.py`), 3x3 with a margin of zeros, plus bias[out] and, where the way says so, plus other, which is as
+// large as the answer. `in` and `out` are multiples of 32.
+void convolve(const bf16 *x, const bf16 *weights, const bf16 *bias, const bf16 *other, bf16 *answer, char *scratch,
+              long batch, long height, long width, long in, long out, long way, long threads) {
+    convolve_by(x, weights, bias, other, answer, scratch, (Sizes){batch, height, width, in, out}, way, 3, 1, threads);
+}
+
+// answer[batch, 2 height, 2 width, out]: the same of a picture twice as high and wide, of which every pixel of x is four.
+// Each pixel of the answer sees two by two of x, by sums of the weights.
+void convolve_doubled(const bf16 *x, const bf16 *weights, const bf16 *bias, bf16 *answer, char *scratch, long batch,
+                      long height, long width, long in, long out, long threads) {
+    convolve_by(x, weights, bias, 0, answer, scratch, (Sizes){batch, height, width, in, out}, PLAIN, 2, 4, threads);
 }

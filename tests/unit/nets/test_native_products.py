@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, gelu
+from torch.nn.functional import conv2d, gelu, interpolate
 from torch.nn.functional import linear as plain_linear
 
 from darkroom.nets import native_products
@@ -14,6 +14,7 @@ from darkroom.nets.native_products import (
     find_product_kernel,
     is_packed,
     pack_convolution,
+    pack_doubled,
     pack_gated,
     pack_linear,
     pack_pointwise,
@@ -82,6 +83,19 @@ def test_convolutions_are_as_near_to_the_truth_as_their_format_allows(
     assert is_rounded(products.convolve(x.contiguous(), packed, None), exact - bias.double()[:, None, None])
 
 
+@pytest.mark.parametrize(("batch", "inputs", "outputs", "height", "width"), CONVOLUTIONS)
+def test_pictures_are_doubled_on_the_way(
+    products: ProductKernel, batch: int, inputs: int, outputs: int, height: int, width: int
+) -> None:
+    x, bias = picture(batch, inputs, height, width), some(outputs)
+    weight = (some(outputs, inputs, 3, 3, scale=8).round() / 256).bfloat16()  # whose sums are numbers in bf16 as well
+    exact = conv2d(interpolate(x.double(), scale_factor=2.0), weight.double(), bias.double(), padding=1)
+    found = products.convolve_doubled(x, pack_doubled(weight), bias)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert is_rounded(found, exact)
+    assert is_rounded(products.convolve_doubled(x, pack_doubled(weight), None), exact - bias.double()[:, None, None])
+
+
 LAYERS = [
     ((1,), 32, 32),
     ((3, 5), 64, 32),
@@ -127,7 +141,8 @@ def test_the_gelu_of_any_number_is_right(products: ProductKernel) -> None:
 def test_a_row_depends_neither_on_other_rows_nor_on_threads(products: ProductKernel) -> None:
     x, weight = picture(3, 640, 17, 9), pack_convolution(some(64, 640, 3, 3))
     rows, matrix = some(3, 100, 2560), pack_linear(some(64, 2560))
-    threads = torch.get_num_threads()
+    sums = pack_doubled(unpack(weight))
+    threads, doubled = torch.get_num_threads(), products.convolve_doubled(x, sums, None)
     convolved, multiplied = products.convolve(x, weight, None), products.linear(rows, matrix, None)
     try:
         for count in (1, 2, 3, 5):
@@ -136,6 +151,8 @@ def test_a_row_depends_neither_on_other_rows_nor_on_threads(products: ProductKer
                 assert torch.equal(products.convolve(x[i : i + 1], weight, None)[0], convolved[i])
                 assert torch.equal(products.linear(rows[i], matrix, None), multiplied[i])
             assert torch.equal(products.convolve(x, weight, None), convolved)
+            for i in range(3):
+                assert torch.equal(products.convolve_doubled(x[i : i + 1], sums, None)[0], doubled[i])
             assert torch.equal(products.linear(rows, matrix, None), multiplied)
     finally:
         torch.set_num_threads(threads)

@@ -97,6 +97,35 @@ def test_a_packed_convolution_may_see_the_opposite_edge() -> None:
 
 
 @torch.inference_mode()
+def test_a_convolution_doubles_a_picture_with_and_without_a_kernel(products: ProductKernel) -> None:
+    torch.manual_seed(1)
+    layer = PackedConv2d(32, 32, 3, padding=1).bfloat16().requires_grad_(False)
+    x = torch.randn(2, 32, 5, 6).bfloat16().contiguous(memory_format=torch.channels_last)
+
+    def is_right() -> bool:
+        large = functional.interpolate(x.float(), scale_factor=2.0)
+        framed = functional.pad(
+            large, (1, 1, 1, 1), mode="circular" if layer.padding_mode == "circular" else "constant"
+        )
+        exact = functional.conv2d(framed, plain(layer.weight).float(), layer.bias.float())  # type: ignore[union-attr]
+        return torch.allclose(layer.doubled(x).float(), exact, rtol=0.02, atol=0.01)
+
+    assert is_right()
+    multiply_by(layer, products)
+    assert is_right()
+    old = layer.weight
+    layer.weight = nn.Parameter(-2 * plain(old), requires_grad=False)
+    assert is_right()
+    layer.weight = old
+    assert is_right()
+    layer.padding_mode = "circular"
+    assert is_right()
+    layer.padding_mode = "zeros"
+    assert is_right()
+    assert torch.equal(layer.float().doubled(x.float()), layer(functional.interpolate(x.float(), scale_factor=2.0)))
+
+
+@torch.inference_mode()
 def test_layers_are_computed_by_a_kernel_if_they_have_one_that_takes_them(products: ProductKernel) -> None:
     for layer, packed, x in pairs():
         multiply_by(packed, products)
