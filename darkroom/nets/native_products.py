@@ -125,7 +125,7 @@ class ProductKernel:
     def __init__(self, library: ctypes.CDLL) -> None:
         number, pointer = ctypes.c_long, ctypes.c_void_p
         library.linear_scratch_bytes.restype = library.conv_scratch_bytes.restype = number
-        library.linear_scratch_bytes.argtypes, library.conv_scratch_bytes.argtypes = [number] * 4, [number] * 6
+        library.linear_scratch_bytes.argtypes, library.conv_scratch_bytes.argtypes = [number] * 4, [number] * 7
         library.linear.restype = library.convolve.restype = library.convolve_doubled.restype = None
         library.linear.argtypes = [*[pointer] * 6, *[number] * 5]
         library.convolve.argtypes = [*[pointer] * 6, *[number] * 7]
@@ -154,7 +154,7 @@ class ProductKernel:
             other = other.expand_as(found).contiguous(memory_format=torch.channels_last)
         sizes = batch, height, width, inputs, shape[1]
         threads = torch.get_num_threads()
-        scratch = torch.empty(self._library.conv_scratch_bytes(*sizes, threads), dtype=torch.uint8)
+        scratch = torch.empty(self._library.conv_scratch_bytes(*sizes, 1, threads), dtype=torch.uint8)
         way = _PLAIN_WAY if other is None else _ADDED_WAY
         self._library.convolve(*_addresses(x, weight, bias, other, found, scratch), *sizes, way, threads)
         return found
@@ -171,7 +171,7 @@ class ProductKernel:
         if found.numel() == 0:
             return found
         sizes, threads = (batch, height, width, inputs, shape[1]), torch.get_num_threads()
-        scratch = torch.empty(self._library.conv_scratch_bytes(*sizes, threads), dtype=torch.uint8)
+        scratch = torch.empty(self._library.conv_scratch_bytes(*sizes, len(_HALVES) ** 2, threads), dtype=torch.uint8)
         self._library.convolve_doubled(*_addresses(x, weight, bias, found, scratch), *sizes, threads)
         return found
 

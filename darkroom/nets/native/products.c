@@ -14,7 +14,8 @@
 
 enum { SIDE = 32, TILE = 512, BLOCK = SIDE * SIDE };
 // What lies in the second-level cache at a time of pictures and of weights, as it was quickest with 2 MiB of it.
-enum { STRIP_BYTES = 768 << 10, WEIGHT_BYTES = 768 << 10, MOST_CHANNELS = 320, MOST_INPUTS = 1280, MOST_ROWS = 512 };
+enum { STRIP_BYTES = 768 << 10, WEIGHT_BYTES = 768 << 10, MOST_INPUTS = 1280, MOST_ROWS = 512 };
+enum { MOST_CHANNELS = 320, MOST_CHANNELS_OF_CORNERS = 640 };
 
 typedef uint16_t bf16;
 typedef enum { PLAIN, ADDED, GATED } Way;
@@ -25,7 +26,8 @@ typedef struct {
     uint8_t rows[16];
 } Tiles;
 
-typedef struct { long batch, height, width, in, out; } Sizes;
+// A convolution computes one pixel of the answer for each of the picture, or one at each of its four corners.
+typedef struct { long batch, height, width, in, out, corners; } Sizes;
 
 // What is still to be done with the sums of 32 positions and 32 channels, from `row` on. `places` are the positions in
 // the answer, -1 for none; without it they are consecutive. The second half's bias is `gates` behind the first half's.
@@ -207,8 +209,9 @@ typedef struct { long rows, strips, chunks, blocks, channels, strip_size, positi
 
 static ConvPlan plan_conv(Sizes s, long threads) {
     ConvPlan p;
+    long most_channels = s.corners > 1 ? MOST_CHANNELS_OF_CORNERS : MOST_CHANNELS;
     p.channels = s.in;
-    for (long n = 1; p.channels > MOST_CHANNELS; n++) if (s.in % n == 0 && s.in / n % 32 == 0) p.channels = s.in / n;
+    for (long n = 1; p.channels > most_channels; n++) if (s.in % n == 0 && s.in / n % 32 == 0) p.channels = s.in / n;
     long line = s.width + 1, all = s.batch * (s.height + 1) - 1, blocks = s.out / SIDE;
     long most = STRIP_BYTES / (line * p.channels * 2) - 2;
     p.strips = parts(all, most > 0 ? most : 1);
@@ -226,8 +229,8 @@ static ConvPlan plan_conv(Sizes s, long threads) {
 
 static long conv_scratch(ConvPlan p) { return p.sums * 4 + p.strip_size * 2 + parts(p.positions, 16) * 64; }
 
-long conv_scratch_bytes(long batch, long height, long width, long in, long out, long threads) {
-    return conv_scratch(plan_conv((Sizes){batch, height, width, in, out}, threads)) * threads;
+long conv_scratch_bytes(long batch, long height, long width, long in, long out, long corners, long threads) {
+    return conv_scratch(plan_conv((Sizes){batch, height, width, in, out, corners}, threads)) * threads;
 }
 
 // Some channels of the rows before `row` to after the last, as a strip.
@@ -247,9 +250,9 @@ static void fill_strip(const bf16 *x, Sizes s, long row, long rows, long channel
     memset(strip, 0, channels * 2); // right of the last one
 }
 
-// Where a strip's positions are in the answer, which is `scale` times as high and wide; there at a corner of each.
-static void find_places(Sizes s, long row, long rows, long positions, long scale, long corner, int32_t *places) {
-    long line = s.width + 1;
+// Where a strip's positions are in the answer, at one of their corners.
+static void find_places(Sizes s, long row, long rows, long positions, long corner, int32_t *places) {
+    long line = s.width + 1, scale = s.corners > 1 ? 2 : 1;
     for (long at = 0; at < positions; at++) {
         long r = row + at / line, v = at % line, y = r % (s.height + 1);
         int there = at < rows * line && v < s.width && y < s.height;
@@ -261,7 +264,7 @@ static void find_places(Sizes s, long row, long rows, long positions, long scale
 // A convolution with `taps` by `taps` positions: 3, or at each of four corners 2 of the 3 that are looked at.
 static inline __attribute__((always_inline)) void convolve_by(const bf16 *x, const bf16 *weights, const bf16 *bias,
                                                               const bf16 *other, bf16 *answer, char *scratch, Sizes s,
-                                                              Way way, long taps, long corners, long threads) {
+                                                              Way way, long taps, long threads) {
     ConvPlan p = plan_conv(s, threads);
     long in = s.in, out = s.out;
     long line = s.width + 1, all = s.batch * (s.height + 1) - 1, w_row = in * taps * SIDE * 2;
@@ -274,8 +277,8 @@ static inline __attribute__((always_inline)) void convolve_by(const bf16 *x, con
             int32_t *places = (int32_t *)(strip + p.strip_size);
             long row = strip_at * p.rows, rows = least(p.rows, all - row), positions = rows * line, turn = 0;
             long from = chunk * p.blocks, to = least(out / SIDE, from + p.blocks), blocks = parts(positions, SIDE);
-            for (long corner = 0; corner < corners; corner++) {
-                find_places(s, row, rows, blocks * SIDE, corners > 1 ? 2 : 1, corner, places);
+            for (long corner = 0; corner < s.corners; corner++) {
+                find_places(s, row, rows, blocks * SIDE, corner, places);
                 long begin = (corner / 2 * line + corner % 2) * p.channels;
                 Rest rest = {.row = SIDE};
                 for (long channel = 0; channel < in; channel += p.channels) {
@@ -283,7 +286,7 @@ static inline __attribute__((always_inline)) void convolve_by(const bf16 *x, con
                     for (long n = from; n < to; n++)
                         for (long m = 0; m < blocks; m++, turn++) {
                             float *here = sums + (p.channels < in ? (n - from) * blocks + m : turn % 2) * BLOCK;
-                            const bf16 *right = weights + ((n * corners + corner) * in * taps + channel) * taps * SIDE;
+                            const bf16 *right = weights + ((n * s.corners + corner) * in * taps + channel) * taps * SIDE;
                             multiply((const char *)(strip + m * SIDE * p.channels + begin), p.channels * 2,
                                      line * p.channels * 2, (const char *)right, w_row, p.channels / 32, taps, here,
                                      channel == 0, &rest);
@@ -305,12 +308,12 @@ static inline __attribute__((always_inline)) void convolve_by(const bf16 *x, con
 // large as the answer. `in` and `out` are multiples of 32.
 void convolve(const bf16 *x, const bf16 *weights, const bf16 *bias, const bf16 *other, bf16 *answer, char *scratch,
               long batch, long height, long width, long in, long out, long way, long threads) {
-    convolve_by(x, weights, bias, other, answer, scratch, (Sizes){batch, height, width, in, out}, way, 3, 1, threads);
+    convolve_by(x, weights, bias, other, answer, scratch, (Sizes){batch, height, width, in, out, 1}, way, 3, threads);
 }
 
 // answer[batch, 2 height, 2 width, out]: the same of a picture twice as high and wide, of which every pixel of x is four.
 // Each pixel of the answer sees two by two of x, by sums of the weights.
 void convolve_doubled(const bf16 *x, const bf16 *weights, const bf16 *bias, bf16 *answer, char *scratch, long batch,
                       long height, long width, long in, long out, long threads) {
-    convolve_by(x, weights, bias, 0, answer, scratch, (Sizes){batch, height, width, in, out}, PLAIN, 2, 4, threads);
+    convolve_by(x, weights, bias, 0, answer, scratch, (Sizes){batch, height, width, in, out, 4}, PLAIN, 2, threads);
 }
