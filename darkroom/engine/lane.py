@@ -10,6 +10,7 @@ from torch import Tensor
 from darkroom.engine.client import PreviewContent
 from darkroom.engine.costs import Kind
 from darkroom.engine.policy import Stage
+from darkroom.jobs.effort import efforts
 from darkroom.jobs.ops import (
     Answer,
     Aside,
@@ -29,6 +30,7 @@ from darkroom.jobs.ops import (
     RestoreFaces,
     Upscale,
 )
+from darkroom.jobs.retouching import Spec
 from darkroom.jobs.spec import Model, Picture
 
 
@@ -64,6 +66,16 @@ class Lane:
     def passed(self) -> float:
         """How many passes are done, the present one's share included."""
         return self.part + self.step / max(self.steps, 1)
+
+    @property
+    def stage(self) -> Stage:
+        """What it waits for."""
+        match self.op:
+            case Denoise():
+                return "evaluating"
+            case EncodeText() | EncodeImage() | EstimateDepth() if self._seen is None:
+                return "beginning"
+        return "other"
 
     def answer(self, answer: Answer) -> None:
         """Send the answer to the pending question and run the program up to its next one. Raises what the program
@@ -158,14 +170,12 @@ def _picture_key(op: Upscale | RestoreFaces | EnlargeTile | RestoreFace) -> Hash
             return "restore a face", restorer
 
 
-def stage_of(op: Question) -> Stage:
-    """What a lane that asks this waits for."""
-    match op:
-        case Denoise():
-            return "evaluating"
-        case EncodeText() | EncodeImage():
-            return "beginning"
-    return "other"
+def company_of(spec: Spec, op: Question) -> Hashable:
+    """Lanes of equal company can share evaluations, as far as is known before their first one."""
+    if isinstance(op, Denoise):
+        return op.model.checkpoint, op.rows[0].x.shape[-1] * op.rows[0].x.shape[-2]
+    first = efforts(spec)[0]
+    return first.checkpoint, first.pixels
 
 
 def kind_of(op: Question) -> Kind:

@@ -15,7 +15,7 @@ from typing import Protocol
 from darkroom.engine.client import State
 from darkroom.engine.costs import BatchCosts
 from darkroom.engine.job import Job
-from darkroom.engine.lane import Lane, batch_key, kind_of, row_count, stage_of
+from darkroom.engine.lane import Lane, batch_key, company_of, kind_of, row_count
 from darkroom.engine.policy import Changes, Waiting, linger_s, pick
 from darkroom.engine.sharing import Share, Shares
 from darkroom.engine.sojourns import Sojourns
@@ -266,9 +266,10 @@ class Loop:
                 level=levels[place],
                 arrival=place,
                 change_s=change_s[keys[place]],
-                stage=stage_of(op),
+                stage=lane.stage,
+                company=company_of(job.spec, op),
             )
-            for place, (_, _, op) in asking.items()
+            for place, (job, lane, op) in asking.items()
         ]
 
     def _work(self, batch: list[tuple[Job, Lane, Question]]) -> None:

@@ -4,8 +4,8 @@ Lanes have levels (see `sojourns` and `sharing`). The lane with the lowest one d
 others of that kind fill it in the same order. Between two batches everything is open again: a long picture is put off
 at its next step for a quick one that came later.
 
-While a batch of evaluations has room, lanes that are about to begin come first, so that they are in it: else a picture
-that came a moment later would wait until those before it are done, and batches would shrink to their last one.
+While a batch of evaluations has room, lanes that would share it but are only beginning have their texts encoded first:
+else a picture that came a moment later would wait until those before it are done, and batches would shrink to their last.
 
 Where a question needs other weights than are in place, so much work is done first that changes of one size take no
 more than a fifth of the device's time. Adapters, which are merged in a moment, change often; a checkpoint that must be
@@ -45,7 +45,8 @@ class Waiting:
     """A lane's pending question. Questions of equal `key` can share a forward pass; `rows` is what this one adds to it.
 
     Those with a low `level` go first, and among equals those that came first, by `arrival`.
-    `change_s` is how long it would take now to have in place what the question needs, 0 if it is.
+    `change_s` is how long it would take now to have in place what the question needs, 0 if it is. Lanes of equal
+    `company` can share evaluations.
     """
 
     lane: int
@@ -55,6 +56,7 @@ class Waiting:
     arrival: int
     change_s: float = 0.0
     stage: Stage = "other"
+    company: Hashable = None
 
 
 def tenure_s(change_s: float) -> float:
@@ -67,7 +69,7 @@ def pick(
 ) -> list[Waiting]:
     """The next batch: the lowest question that is due, and those of its kind that fit under `cap(key)` rows.
 
-    If those are evaluations and there is room for more, lanes that are about to begin are brought up to theirs instead.
+    If those are evaluations and there is room for more, what lanes need before they can join them is done instead.
     Together they have a number of rows that processors' kernels are likely to be there for (`is_usual`), if leaving out
     the last ones makes it one. A question larger than the cap runs alone. Empty only if nothing waits.
     """
@@ -76,12 +78,19 @@ def pick(
     if first is None:
         return []
     batch, room = _fill(first, order, cap)
-    newcomer = next((w for w in order if w.stage == "beginning" and w.change_s == 0), None)
-    if first.stage == "evaluating" and room > 0 and newcomer:
+    newcomer = _find_newcomer(first, order) if room > 0 else None
+    if newcomer is not None:
         batch, _ = _fill(newcomer, order, cap)
     while len(batch) > 1 and not is_usual(sum(w.rows for w in batch)):
         batch.pop()
     return batch
+
+
+def _find_newcomer(first: Waiting, order: Sequence[Waiting]) -> Waiting | None:
+    """The first lane that would share the evaluation of another one, but has not come to its own yet."""
+    if first.stage != "evaluating" or first.change_s > 0:
+        return None
+    return next((w for w in order if w.stage == "beginning" and w.company == first.company and w.change_s == 0), None)
 
 
 def _fill(first: Waiting, order: Sequence[Waiting], cap: Callable[[Hashable], int]) -> tuple[list[Waiting], int]:

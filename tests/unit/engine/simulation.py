@@ -16,12 +16,15 @@ Costs = Callable[[int, int], float]
 
 @dataclass
 class Simulated:
-    """A lane of `steps` questions of two rows each. `thought` is by how much its length is misjudged."""
+    """A lane of `steps` questions of two rows each, and one before them for its text. `thought` is by how much its
+    length is misjudged.
+    """
 
     steps: int
     pixels: int = 256
     arrives_s: float = 0.0
     thought: float = 1.0
+    is_encoded: bool = False
     done: int = 0
     ended_s: float = 0.0
 
@@ -32,10 +35,11 @@ class Simulated:
 
 @dataclass
 class Engine:
-    """Serves lanes as the engine does: the order of `sojourns`, batches up to the knee."""
+    """Serves lanes as the engine does: the order of `sojourns`, batches up to the knee. A text takes `text_s`."""
 
     costs: Costs
     max_rows: int = 64
+    text_s: float = 0.0
     knees: BatchCosts = field(init=False)
     order: Sojourns = field(default_factory=Sojourns)
 
@@ -48,12 +52,23 @@ class Engine:
     def serve(self, lanes: Mapping[int, Simulated]) -> tuple[list[int], float]:
         """The lanes that are served now, and the seconds that it takes."""
         kinds: dict[Hashable, Kind] = {lane.pixels: Kind("denoise", "model", lane.pixels) for lane in lanes.values()}
+        kinds["text"] = Kind("text", "model", 0)
         self.order.keep(lanes)
         waiting = [
-            Waiting(lane=number, key=lane.pixels, rows=2, level=self.order.end_s(number), arrival=number)
+            Waiting(
+                lane=number,
+                key=lane.pixels if lane.is_encoded else "text",
+                rows=2,
+                level=self.order.end_s(number),
+                arrival=number,
+                stage="evaluating" if lane.is_encoded else "beginning",
+                company=lane.pixels,
+            )
             for number, lane in lanes.items()
         ]
         batch = [one.lane for one in pick(waiting, lambda key: self.knees.cap(kinds[key]))]
+        if not lanes[batch[0]].is_encoded:
+            return self._encode([lanes[number] for number in batch])
         pixels, rows = lanes[batch[0]].pixels, 2 * len(batch)
         seconds = self.costs(pixels, rows)
         self.knees.observe(kinds[pixels], rows, seconds)
@@ -61,6 +76,12 @@ class Engine:
         for number in batch:
             self.order.serve(number, seconds / len(batch))
         return batch, seconds
+
+    def _encode(self, batch: list[Simulated]) -> tuple[list[int], float]:
+        for lane in batch:
+            lane.is_encoded = True
+        self.order.work(self.text_s * len(batch))
+        return [], self.text_s * len(batch)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,6 +68,22 @@ def test_a_batch_has_a_usual_number_of_rows_and_who_is_left_out_comes_next() -> 
     assert [w.lane for w in pick(five, cap_of(16))] == [0, 1, 2, 3]
     assert [w.lane for w in pick([waiting(lane=0, rows=5), waiting(lane=1)], cap_of(16))] == [0]
     assert [w.lane for w in pick([waiting(lane=0, rows=3), waiting(lane=1)], cap_of(16))] == [0]
+
+
+def test_who_would_share_an_evaluation_that_has_room_has_the_text_encoded_first() -> None:
+    first = Waiting(lane=0, key="step", rows=2, level=0.0, arrival=0, stage="evaluating", company="small")
+    newcomer = Waiting(lane=1, key="text", rows=1, level=9.0, arrival=1, stage="beginning", company="small")
+    assert pick([first, newcomer], cap_of(8)) == [newcomer]
+    assert pick([first, newcomer], cap_of(2)) == [first], "there is no room"
+    for other in (
+        replace(newcomer, company="large"),
+        replace(newcomer, change_s=1.0),
+        replace(newcomer, stage="other"),
+    ):
+        assert pick([first, other], cap_of(8), lambda _: 0.0) == [first]
+    assert pick([replace(first, stage="other"), newcomer], cap_of(8)) == [replace(first, stage="other")]
+    due = replace(first, change_s=1.0)
+    assert pick([due, newcomer], cap_of(8), lambda _: math.inf) == [due]
 
 
 def lane(number: int, change_s: float = 0.0, level: float = 0.0) -> Waiting:

@@ -117,6 +117,15 @@ def test_lanes_of_one_kind_advance_together_where_that_is_quicker() -> None:
     assert max(lane.ended_s for lane in lanes) - min(lane.ended_s for lane in lanes) < 1.5
 
 
+def test_who_comes_later_shares_batches_with_who_was_there() -> None:
+    """A pass of eight takes as long as one of two; pictures come one step after the other."""
+    lanes = [Simulated(20, arrives_s=0.1 * i) for i in range(8)]
+    engine = Engine(lambda _, rows: 0.1, max_rows=16)
+    simulate([Simulated(20) for _ in range(8)], engine)  # what passes cost is known now
+    simulate(lanes, engine)
+    assert max(lane.latency_s for lane in lanes) < 1.2 * 20 * 0.1
+
+
 @pytest.mark.parametrize("model", RECORDED)
 @pytest.mark.parametrize("seed", range(3))
 def test_quick_requests_among_long_ones_are_served_in_a_tenth_of_the_time(model: str, seed: int) -> None:
