@@ -302,8 +302,8 @@ def _modes(modes: Sequence[Mode]) -> Iterator[str]:
     yield ""
     yield (
         "A request that shares its forward passes with others may differ in low-order bits, because processors "
-        "compute larger batches in another order; with `--exact` it may not. Differences in levels of 255, largest and "
-        "mean; company is every request of the table sent twice, all at once."
+        "compute larger batches in another order; with `--exact` it does not. Differences in levels of 255, largest "
+        "and mean; company is every request of the table sent twice, all at once."
     )
     yield ""
     yield "| case | default: in company | exact: in company | exact: after a restart | default: bf16 for fp32 |"

@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     )
     medvram_sdxl: bool = Field(False, description="As medvram, for SDXL checkpoints alone.")
     lowvram: bool = Field(False, description="As medvram, and of the denoiser only one block at a time; slow.")
-    exact: bool = Field(False, description="Same bytes for the same request, alone or in company; slower.")
+    exact: bool = Field(False, description="Same bytes for the same request, alone or in company; may be slower.")
     threads: int = Field(0, ge=0, description="CPU threads of the networks; 0 takes every core.")
     native_kernels: bool = Field(
         True,

@@ -5,7 +5,7 @@ others of that kind fill it in the same order. Between two batches everything is
 at its next step for a quick one that came later.
 
 While a batch of evaluations has room, lanes that would share it but are only beginning have their texts encoded first:
-else a picture that came a moment later would wait until those before it are done, and batches would shrink to their last.
+else a picture that came a moment later would wait until those before it are done, and batches would shrink to one.
 
 Where a question needs other weights than are in place, so much work is done first that changes of one size take no
 more than a fifth of the device's time. Adapters, which are merged in a moment, change often; a checkpoint that must be

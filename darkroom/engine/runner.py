@@ -427,6 +427,7 @@ def _x0_of_v(v: Tensor, x: Tensor, rows: Sequence[Row]) -> Tensor:
 
     Salimans and Ho 2022, arXiv:2202.00512, appendix D.
     """
+    # By Python and not by torch, whose answer depends on the place among all rows: see `nets/rows.py`.
     pairs = [(row.sigma, row.sigma if row.v_sigma is None else row.v_sigma) for row in rows]
     weights = [sigma / math.hypot(1.0, s) for sigma, s in pairs]
     kept = [math.hypot(1.0, sigma) - weight * s for (sigma, s), weight in zip(pairs, weights, strict=True)]

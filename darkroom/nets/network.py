@@ -30,6 +30,7 @@ from darkroom.nets.placement import Tier, Turns, let_blocks_take_turns, send_buf
 from darkroom.nets.rows import part_rows
 from darkroom.nets.text import Asked, Encoded, Text, TextEncoder
 from darkroom.nets.tokenizer import ClipTokenizer
+from darkroom.nets.upsampling import bytes_beside
 from darkroom.nets.vae import Vae, VaeUse
 from darkroom.nets.variants import merged_tokens, tiled
 
@@ -129,7 +130,7 @@ class Network:
 
     def compute_by(self, kernels: Kernels) -> None:
         """From now on UNet and autoencoders compute by these kernels what is in bf16 on a processor."""
-        self._kernels = kernels
+        self._kernels, self._has_rows_apart, self._unet_weighed = kernels, False, None
         attend_by(self._unet, kernels.attention)
         normalise_by(self._unet, kernels.norm)
         multiply_by(self._unet, kernels.product)
@@ -230,7 +231,8 @@ class Network:
         """Asked at every evaluation, and a walk through all weights: adapters alone change it."""
         carried = self._unet_adapters.carried
         if self._unet_weighed is None or self._unet_weighed[0] != carried:
-            self._unet_weighed = carried, sum(weight.nbytes for weight in self._unet.parameters())
+            weights = sum(weight.nbytes for weight in self._unet.parameters())
+            self._unet_weighed = carried, weights + bytes_beside(self._unet)
         return self._unet_weighed[1]
 
     @property

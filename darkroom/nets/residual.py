@@ -18,6 +18,7 @@ class QuickResnet(ResnetBlock2D):  # type: ignore[misc]  # diffusers has no type
             answer: Tensor = super().forward(input_tensor, temb, *args, **others)
             return answer
         x = self.conv1(normalise_and_activate(self.norm1, input_tensor))
+        # The module and not the function, for `rows.py` may put another one in its place.
         time = None if temb is None else self.time_emb_proj(self.nonlinearity(temb))
         x = normalise_and_activate(self.norm2, x, time, over=True)
         shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)

@@ -1,7 +1,8 @@
 """UNets whose rows know nothing of each other: the bytes of a row's answer are the same in any company.
 
-Our own kernels compute every row by itself. A library chooses its kernels by the size of the whole batch, and where its
-threads take turns in an exponential depends on that too: what is left to a library is computed row by row.
+Our own kernels compute every row by itself. A library chooses its kernels by the size of the whole batch, and where it
+splits a tensor among threads, by its size, other code computes the last few numbers of each part: what is left to a
+library is computed row by row.
 """
 
 from typing import Any

@@ -23,7 +23,7 @@ from darkroom.nets.norms import join_activation, normalise_by, quicken_group_nor
 from darkroom.nets.opening import open_autoencoder
 from darkroom.nets.packing import multiply_by, pack_layers
 from darkroom.nets.residual import quicken_resnets
-from darkroom.nets.upsampling import quicken_upsamplers
+from darkroom.nets.upsampling import bytes_beside, quicken_upsamplers
 from darkroom.nets.variants import tiled
 
 MOST_ROWS = 8
@@ -86,7 +86,7 @@ class Vae:
     def compute_by(self, kernels: Kernels) -> None:
         """From now on compute by these kernels what is in bf16 on a processor."""
         if kernels is not self._kernels:
-            self._kernels = kernels
+            self._kernels, self._weighed = kernels, None
             normalise_by(self.module, kernels.norm)
             multiply_by(self.module, kernels.product)
 
@@ -95,7 +95,8 @@ class Vae:
         """Bytes of all weights as they are held now. Asked at every evaluation: their format alone changes it."""
         dtype = self._weight.dtype
         if self._weighed is None or self._weighed[0] != dtype:
-            self._weighed = dtype, sum(weight.nbytes for weight in self.module.parameters())
+            weights = sum(weight.nbytes for weight in self.module.parameters())
+            self._weighed = dtype, weights + bytes_beside(self.module)
         return self._weighed[1]
 
     @property

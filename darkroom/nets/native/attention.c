@@ -1,10 +1,11 @@
-// Softmax attention in bf16 for processors with AMX, in blocks as in Dao et al. 2022, arXiv:2205.14135, algorithm 1.
+// Softmax attention in bf16 for processors with AMX, in blocks of keys as in Dao et al. 2022, arXiv:2205.14135, but with
+// neither a running maximum nor scaling by it.
 //
 // Nine tenths of the time of torch's own kernel go into the exponential and what stands around it. Here a block of
 // scores stays in the first-level cache until it has become shares, in one short pass over it: instead of the largest
 // score of a row, which would have to be looked for, a bound of it is taken off all of them, the length of the query
-// times that of the longest key (Cauchy and Schwarz). The products are as long as the pass, and the processor does not
-// do much of both at once, however they are put between each other.
+// times that of the longest key (Cauchy and Schwarz). Products and exponentials come one after the other: put between each
+// other they take as long.
 #define _GNU_SOURCE // for syscall
 #include <immintrin.h>
 #include <stdint.h>
@@ -160,6 +161,7 @@ static inline __attribute__((always_inline)) void attend_keys(const Head *h, con
     __m512 scale = _mm512_set1_ps(h->scale);
     for (long block = 0; block < blocks; block++) score(h, q, key + block * BLOCK, scores + block * BLOCK);
     for (long row = 0; row < ROWS; row++) {
+        // Where there is no key the score is 0, which may be far above what is taken off in a second attempt.
         for (long i = h->m - key; i < blocks * BLOCK; i++) scores[row * KEYS + i] = NOTHING;
         weigh(scores + row * KEYS, blocks, scale, top[row], shares + row * KEYS);
     }

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from darkroom.nets.kernels import Kernels, find_kernels
-from darkroom.nets.network import Network
+from darkroom.nets.network import Network, Variant
 from darkroom.nets.rows import part_rows
 from darkroom.nets.store import load
+from darkroom.nets.upsampling import QuickUpsample
 
 ROWS = 6
 
@@ -102,6 +103,33 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
         first = args[0] if args and isinstance(args[0], Tensor) and args[0].dim() else torch.empty(1)
         self.seen.add((func.overloadpacket.__name__, len(first)))
         return func(*args, **(kwargs or {}))
+
+
+def test_what_doubling_holds_beside_the_weights_is_counted(network: Network) -> None:
+    plain = load_mini()
+    doubled = [part.conv.weight for part in plain._unet.modules() if isinstance(part, QuickUpsample)]
+    assert doubled
+    beside = sum(weight.nbytes * 16 // 9 for weight in doubled)
+    assert network.nbytes == plain.nbytes + beside
+    network.denoise(*some_rows(network, 2, 8, 8))
+    held = [part.conv._doubled[1].nbytes for part in network._unet.modules() if isinstance(part, QuickUpsample)]
+    assert sum(held) == beside
+
+
+def test_tiling_and_reused_layers_keep_rows_apart(network: Network) -> None:
+    network.part_rows()
+    given = some_rows(network, ROWS, 8, 8)
+    together, features = network.denoise_and_keep(*given)
+    assert features is not None
+    for variant in (Variant(), Variant(tiling=True), Variant()):
+        network.variant = variant
+        for rows in (1, 2, 3):
+            pieces = list(zip(*(torch.split(one, rows) for one in (*given, features)), strict=True))
+            whole = network.denoise(*given), network.denoise(*given, features=features)
+            assert torch.equal(torch.cat([network.denoise(*piece[:3]) for piece in pieces]), whole[0])
+            outer = [network.denoise(*piece[:3], features=piece[3]) for piece in pieces]
+            assert torch.equal(torch.cat(outer), whole[1])
+    assert torch.equal(network.denoise(*given), together)
 
 
 def test_no_other_kernel_is_given_more_than_a_row(network: Network) -> None:
