@@ -18,6 +18,10 @@ from darkroom.nets.native_products import SIDE, ProductKernel
 Way = Literal["add", "mul"]
 """How another tensor is joined to an answer before that is rounded."""
 
+# What oneDNN packs linear layers for, whoever comes first: for a single row it chooses another order, with which all
+# later answers are other bytes.
+_USUAL_ROWS = 1024
+
 # oneDNN's kernels as torch has them for its own compiler. There is no public way to them.
 _ONE_DNN: Any = torch.ops.mkldnn
 
@@ -132,8 +136,8 @@ class PackedLinear(_Packed, nn.Linear):
     def _pack_for_kernel(self) -> Tensor:
         return native_products.pack_linear(self.weight)
 
-    def _pack_for_one_dnn(self, x: Tensor) -> Tensor:
-        packed: Tensor = _ONE_DNN._reorder_linear_weight(self.weight, x.numel() // x.shape[-1])  # noqa: SLF001
+    def _pack_for_one_dnn(self, x: Tensor) -> Tensor:  # noqa: ARG002  convolutions look at it
+        packed: Tensor = _ONE_DNN._reorder_linear_weight(self.weight, _USUAL_ROWS)  # noqa: SLF001
         return packed
 
     def _fits_kernel(self) -> bool:

@@ -77,6 +77,16 @@ def test_other_formats_take_the_plain_way() -> None:
 
 
 @torch.inference_mode()
+def test_an_answer_does_not_depend_on_who_came_first() -> None:
+    torch.manual_seed(1)
+    layers = [PackedLinear(1280, 640).bfloat16().requires_grad_(False) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    x = torch.randn(77, 1280).bfloat16()
+    layers[0](x[:1])
+    assert torch.equal(layers[0](x), layers[1](x))
+
+
+@torch.inference_mode()
 def test_a_weight_put_in_its_place_counts_at_once_and_the_old_one_comes_back() -> None:
     for layer, packed, x in pairs():
         first, old = packed(x), packed.weight
