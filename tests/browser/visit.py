@@ -42,7 +42,7 @@ FILLED = {
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 4}
 """A picture that is drawn in no time."""
 
-LONG: dict[str, Any] = {"width": 128, "height": 128, "steps": 150, "batch_size": 8}
+LONG: dict[str, Any] = {"width": 128, "height": 128, "steps": 150, "batch_size": 8, "n_iter": 6}
 """One that is drawn as long as it takes to do something meanwhile; whoever asks for it stops it."""
 
 
