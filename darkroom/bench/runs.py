@@ -11,7 +11,7 @@ import torch
 from darkroom.bench import machine, rows
 from darkroom.bench.rows import Row
 from darkroom.bench.scenarios import SCENARIOS, Plan, Run, tell
-from darkroom.bench.subjects import Conditions, NotHereError, waiting
+from darkroom.bench.subjects import Conditions, NotHereError
 
 _ON_CPU = ("diffusers float32", "diffusers bfloat16", "stable-diffusion.cpp")
 _ON_CUDA = ("diffusers float16", "diffusers float16 compiled")
@@ -45,7 +45,7 @@ def measure(wanted: Wanted) -> None:
     gflops = {name: machine.matmul_gflops(getattr(torch, name), device) for name in ("float32", "bfloat16")}
     peaks = {f"matrix product, {name}": f"{value:.0f} GFLOP/s" for name, value in gflops.items()}
     peaks["copy within memory"] = f"{machine.copy_gb_per_s(device):.1f} GB/s"
-    about = machine.describe(wanted.threads, device) | {"OMP_WAIT_POLICY of all sides": waiting()} | peaks
+    about = machine.describe(wanted.threads, device) | peaks
     when = now.isoformat(timespec="seconds")
     asked = {name: str(value) for name, value in asdict(wanted).items()}
     found: dict[str, list[Row]] = {}

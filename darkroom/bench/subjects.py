@@ -51,15 +51,9 @@ class Conditions:
         """The environment of a subject's process."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads))
-        return kept | threads | {"TRANSFORMERS_VERBOSITY": "error", "OMP_WAIT_POLICY": waiting()}
-
-
-def waiting() -> str:
-    """How threads of all subjects wait for each other: as the environment says, else asleep, as Darkroom's do.
-
-    Spinning is quicker on an idle machine for very small networks, and on a busy one it would be all that is measured.
-    """
-    return os.environ.get("OMP_WAIT_POLICY", "passive")
+        # Asleep, as Darkroom's threads wait: those of a subject that stands idle would else take the cores from the one
+        # that is measured.
+        return kept | threads | {"TRANSFORMERS_VERBOSITY": "error", "OMP_WAIT_POLICY": "passive"}
 
 
 class Subject(Protocol):
