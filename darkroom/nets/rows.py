@@ -5,6 +5,8 @@ splits a tensor among threads, by its size, other code computes the last few num
 library is computed row by row.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,11 +33,25 @@ from darkroom.nets.packing import PackedConv2d, PackedLinear
 from darkroom.nets.residual import QuickResnet
 from darkroom.nets.upsampling import CroppedUpsample
 
+_SMALL = 1 << 18
+"""Rows of fewer numbers are computed by one thread: to wake another one takes longer than what it would do."""
+
 
 class _RowByRow(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compute the rows of `[B, ...]` one after the other."""
-        return torch.cat([super(_RowByRow, self).forward(row) for row in torch.split(x, 1)])
+        with _threads(1 if x[0].numel() < _SMALL else torch.get_num_threads()):
+            return torch.cat([super(_RowByRow, self).forward(row) for row in torch.split(x, 1)])
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _SiluByRow(_RowByRow, nn.SiLU):
@@ -43,7 +59,10 @@ class _SiluByRow(_RowByRow, nn.SiLU):
 
 
 class _TimestepsByRow(_RowByRow, Timesteps):  # type: ignore[misc]  # diffusers has no types
-    pass
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """Embeddings `[B, C]` of time steps `[B]`, of which many are the same."""
+        different, places = torch.unique(timesteps, return_inverse=True)
+        return super().forward(different)[places]
 
 
 class _ConvByRow(_RowByRow, PackedConv2d):
