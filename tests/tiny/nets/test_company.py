@@ -20,8 +20,8 @@ ROWS = 6
 
 # Operators that compute every number, or every row of numbers, by itself and in the same way wherever it stands.
 PLAIN = frozenset({
-    "add_", "cat", "empty_like", "expand", "expand_as", "flatten", "layer_norm", "new_empty", "pad", "permute",
-    "reshape", "select", "slice", "split", "to", "upsample_nearest2d", "view",
+    "_unique2", "add_", "cat", "empty_like", "expand", "expand_as", "flatten", "index", "layer_norm", "new_empty",
+    "pad", "permute", "reshape", "select", "slice", "split", "to", "upsample_nearest2d", "view",
 })  # fmt: skip
 
 
