@@ -88,6 +88,7 @@ def test_rows_that_are_computed_apart_are_the_same_in_any_company(
     threads(3)
     for rows in (1, 7, 48):
         assert torch.equal(apart(network, given, rows), alone)
+    assert torch.get_num_threads() == 3
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
