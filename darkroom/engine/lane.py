@@ -172,10 +172,8 @@ def _picture_key(op: Upscale | RestoreFaces | EnlargeTile | RestoreFace) -> Hash
 
 def company_of(spec: Spec, op: Question) -> Hashable:
     """Lanes of equal company can share evaluations, as far as is known before their first one."""
-    if isinstance(op, Denoise):
-        return op.model.checkpoint, op.rows[0].x.shape[-1] * op.rows[0].x.shape[-2]
-    first = efforts(spec)[0]
-    return first.checkpoint, first.pixels
+    known = kind_of(op) if isinstance(op, Denoise) else efforts(spec)[0]
+    return known.checkpoint, known.pixels
 
 
 def kind_of(op: Question) -> Kind:

@@ -1,6 +1,5 @@
 """DeepCache through the whole engine: several jobs at once, each with what its own network found."""
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkroom.engine.client import result
 from darkroom.engine.local import LocalEngine
-from darkroom.jobs.spec import GuidanceOptions, JobSpec, Picture
+from darkroom.jobs.spec import GuidanceOptions, JobSpec
 from darkroom.settings import Settings
 from tests.tiny.checkpoints import write_tiny_checkpoint
+from tests.tiny.drawing import draw
 from tests.unit.engine.fake_runner import make_spec
 
 
@@ -28,14 +27,6 @@ def spec(interval: int, *, seed: int = 1, steps: int = 6, sampler: str = "Euler"
     made = make_spec("a cat", size=64, steps=steps)
     guidance = GuidanceOptions(deep_cache=interval)
     return replace(made, checkpoint="tiny.safetensors", sampler=sampler, seeds=(seed,), guidance=guidance)
-
-
-def draw(engine: LocalEngine, *specs: JobSpec) -> list[Picture]:
-    async def all_of() -> list[Picture]:
-        events = await asyncio.gather(*[result(engine, engine.submit(one)) for one in specs])
-        return [event.pictures[0].picture for event in events]
-
-    return asyncio.run(all_of())
 
 
 def test_a_picture_is_the_same_alone_and_among_jobs_that_skip_at_other_steps(engine: LocalEngine) -> None:

@@ -1,6 +1,5 @@
 """Exact mode on the embedded model: batches are shared where our own kernels do the work, and bytes stay the same."""
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkroom.engine.client import result
 from darkroom.engine.local import LocalEngine
-from darkroom.jobs.spec import JobSpec, Picture
+from darkroom.jobs.spec import JobSpec
 from darkroom.nets.kernels import find_kernels
 from darkroom.settings import Settings
+from tests.tiny.drawing import draw
 from tests.unit.engine.fake_runner import make_spec
 
 OTHERS = 7
@@ -31,14 +30,6 @@ def spec(engine: LocalEngine, prompt: str, seed: int, **changes: object) -> JobS
     [checkpoint] = engine.checkpoints()
     found = make_spec(prompt, seeds=[seed], size=128, steps=6, sampler="DPM++ 2M")
     return replace(found, checkpoint=checkpoint.key, traits=checkpoint.traits, **changes)  # type: ignore[arg-type]
-
-
-def draw(engine: LocalEngine, *specs: JobSpec) -> list[Picture]:
-    async def all_of() -> list[Picture]:
-        events = await asyncio.gather(*[result(engine, engine.submit(one)) for one in specs])
-        return [event.pictures[0].picture for event in events]
-
-    return asyncio.run(all_of())
 
 
 def largest_batch(engine: LocalEngine) -> float:
